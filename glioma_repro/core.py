@@ -25,7 +25,11 @@ import numpy as np
 import pandas as pd
 import SimpleITK as sitk
 from fastcore.basics import patch
-from tqdm.auto import tqdm
+
+if os.environ.get("GLIOMA_RUN"):  # a run's kernel: plain bars, which Papermill passes on to the terminal
+    from tqdm import tqdm
+else:
+    from tqdm.auto import tqdm
 
 # %% ../nbs/00_core.ipynb #3d2e1f3e
 class ReproError(ValueError):
@@ -310,6 +314,7 @@ _MARKER = {"wildtype": "no mutation found", "mutant": "mutation found"}
 PARTICIPANTS = {
     "participant_id": Column("string", "BIDS label of the patient"),
     "tcga_barcode": Column("string", "TCGA barcode of the patient, the identity across cohorts"),
+    "identity": Column("string", "who this is, where no barcode says it: rows with the same word are one person (or copies of one picture) and stay together in a split"),
     "site": Column("string", "where the patient was scanned or the tissue was taken"),
     "age": Column("number", "age at diagnosis", units="years"),
     "sex": Column("category", "sex", {"female": "female", "male": "male"}),
@@ -472,10 +477,14 @@ def classes(self: Cohort,
 # %% ../nbs/00_core.ipynb #adf44b67
 @patch
 def identities(self: Cohort) -> pd.Series:
-    "Who a patient is, across cohorts: the TCGA barcode where there is one, else cohort and label."
+    "Who a patient is, across cohorts: the TCGA barcode where there is one, else the column identity, else cohort and label."
     table = self.participants.set_index("participant_id")
-    barcode = table["tcga_barcode"] if "tcga_barcode" in table else pd.Series(pd.NA, index=table.index, dtype="string")
-    return barcode.fillna(pd.Series({one: identity(one, self.name) for one in table.index}, dtype="string")).rename("identity")
+    who = pd.Series({one: identity(one, self.name) for one in table.index}, dtype="string")
+    for column in ("identity", "tcga_barcode"):  # the later one wins
+        if column in table:
+            given = table[column].map(lambda word: word if ":" in word else identity(word, self.name), na_action="ignore")
+            who = given.astype("string").fillna(who)  # a word with a colon (sha256:…) is known in all cohorts
+    return who.rename("identity")
 
 
 def identity(
@@ -510,7 +519,7 @@ def subset(self: Cohort,
     return replace(self, participants=table, flow=[*self.flow, (rule or "subset", len(self), out)])
 
 # %% ../nbs/00_core.ipynb #3661911b
-_SETTINGS = ("title", "phantom", "voxel_size_known", "mask_method", "provenance")
+_SETTINGS = ("title", "phantom", "voxel_size_known", "mask_method", "flow", "provenance")
 
 
 @patch

@@ -1,0 +1,34 @@
+# make demo   set-up, then the main job on the phantom: a report in runs/
+# make test   set-up, then the whole suite
+# make lab    set-up, then JupyterLab on the notebooks
+# make docs   set-up, then the documentation site (needs Quarto)
+
+SHELL := /bin/bash
+PYTHON ?= $(shell command -v python3.11 >/dev/null 2>&1 && python3.11 -c '' 2>/dev/null && echo python3.11 || echo python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test lab docs setup clean
+
+setup: $(INSTALLED)
+
+$(INSTALLED): settings.ini setup.py constraints.txt install.sh
+	PYTHON="$(PYTHON)" VENV="$(VENV)" bash install.sh
+	@touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/glioma-repro run baselines --cohort phantom --out runs
+
+test: $(INSTALLED)
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash tests/run.sh
+
+lab: $(INSTALLED)
+	$(BIN)/jupyter lab --notebook-dir=nbs
+
+docs: $(INSTALLED)
+	@command -v quarto >/dev/null || { echo "The site is built by Quarto, which is not on this machine: 'nbdev_install_quarto' in the virtual environment, or https://quarto.org/docs/get-started, then 'make docs' again."; exit 1; }
+	PATH="$(CURDIR)/$(BIN):$$PATH" nbdev_docs
+
+clean:
+	rm -rf $(VENV) _docs _proc build *.egg-info
