@@ -145,15 +145,19 @@ def open_cohort(
     name: str,      # a folder, phantom[:options], or a manifest's name
 ) -> Cohort:
     "Opens a cohort wherever it is; raises ReproError that says how to get it."
-    from glioma_repro.cohort import manifests, read_mapped
-    from glioma_repro.phantom import phantom
-
     if str(name).split(":")[0] == "phantom":
+        from glioma_repro.phantom import phantom
+
         return phantom(str(name))
     folder = Path(name).expanduser()
+    if (folder / "mapping.yaml").exists():
+        from glioma_repro.cohort import read_mapped
+
+        return read_mapped(folder, folder / "mapping.yaml")
     if folder.is_dir():
-        mapping = folder / "mapping.yaml"
-        return read_mapped(folder, mapping) if mapping.exists() else read_cohort(folder)
+        return read_cohort(folder)
+    from glioma_repro.cohort import manifests
+
     curated = Path(os.environ.get("GLIOMA_COHORTS", "cohorts")) / str(name)
     if curated.is_dir():
         return read_cohort(curated)
@@ -258,13 +262,13 @@ def open_study(
     parameters: dict,   # all of the notebook's parameters: cohort, external, targets, seed, device, out, …
 ) -> Study:
     "Opens the cohort, sets the external patients apart and shows what kind of report this is."
-    from glioma_repro.cohort import split_external
-
     study = Study(name, parameters)
     whole = parameters["cohort"] if isinstance(parameters["cohort"], Cohort) else open_cohort(parameters["cohort"])
     study.data, study.phantom = data_hashes(whole), whole.phantom
     external = parameters.get("external")
     if external:
+        from glioma_repro.cohort import split_external
+
         known = external if isinstance(external, Cohort) or not _is_cohort(external) else open_cohort(external)
         study.cohort, study.external = split_external(whole, known)
     else:

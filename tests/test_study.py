@@ -10,7 +10,6 @@ import sys
 import time
 
 import nbformat
-import pandas as pd
 import pytest
 
 from glioma_repro.core import ReproError, read_cohort
@@ -182,4 +181,4 @@ def test_the_index_of_nothing_says_what_to_do(tmp_path):
 def test_tables_keep_every_digit(tiny, tmp_path):
     toy = notebook(tmp_path / "toy.ipynb", "import pandas as pd\nstudy.table('digits', pd.DataFrame({'value': [1 / 3, None]}))")
     rows = json.loads((run(toy, tiny.folder, tmp_path / "runs") / "results.json").read_text())["tables"]["digits"]["rows"]
-    assert rows == [[1 / 3], [None]] and pd.isna(rows[1][0]) is not None
+    assert rows == [[1 / 3], [None]]
