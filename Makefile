@@ -9,12 +9,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lab docs setup clean
+.PHONY: demo test lab docs setup readme clean
 
 setup: $(INSTALLED)
 
-$(INSTALLED): settings.ini setup.py constraints.txt install.sh
-	PYTHON="$(PYTHON)" VENV="$(VENV)" bash install.sh
+$(INSTALLED): settings.ini setup.py constraints.txt tools/install.sh
+	PYTHON="$(PYTHON)" VENV="$(VENV)" bash tools/install.sh
 	@touch $@
 
 demo: $(INSTALLED)
@@ -29,6 +29,9 @@ lab: $(INSTALLED)
 docs: $(INSTALLED)
 	@command -v quarto >/dev/null || { echo "The site is built by Quarto, which is not on this machine: 'nbdev_install_quarto' in the virtual environment, or https://quarto.org/docs/get-started, then 'make docs' again."; exit 1; }
 	PATH="$(CURDIR)/$(BIN):$$PATH" nbdev_docs
+
+readme: $(INSTALLED)
+	$(BIN)/python tools/readme.py
 
 clean:
 	rm -rf $(VENV) _docs _proc build *.egg-info

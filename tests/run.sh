@@ -13,13 +13,14 @@ cp -r nbs glioma_repro settings.ini setup.py pyproject.toml "$copy"
 diff -r -x __pycache__ glioma_repro "$copy/glioma_repro" || { echo "run nbdev_export and commit"; exit 1; }
 
 step "notebooks are clean"
-python tests/check_notebooks.py
+python tools/check_notebooks.py
+python tools/readme.py --check
 
 step "layers"
 lint-imports
 
 step "style"
-ruff check nbs tests benchmarks setup.py
+ruff check nbs tests benchmarks tools setup.py
 
 step "lessons (nbdev_test)"
 nbdev_test --n_workers "$(nproc)" --do_print

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes the virtual environment with the exact versions that reports were made with (constraints.txt).
 set -euo pipefail
-cd "$(dirname "$0")"
+cd "$(dirname "$0")/.."
 VENV=${VENV:-.venv}
 PYTHON=${PYTHON:-python3}
 
