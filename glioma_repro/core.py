@@ -267,10 +267,22 @@ def read_volume(
     except RuntimeError:
         raise PatientError(who, f"{path} cannot be read: truncated, or no image; fetch or curate it again") from None
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
-        raise PatientError(who, f"{path} is {image.GetDimension()}D; one 3D volume of one sequence is expected")
-    if not np.isfinite(sitk.GetArrayViewFromImage(image)).all():
+        raise PatientError(who, f"{path} is {image.GetDimension()}D with {image.GetNumberOfComponentsPerPixel()} values a voxel; "
+                                "one 3D volume of one sequence is expected")
+    if not _is_finite(image, path):
         raise PatientError(who, f"{path} holds NaN or infinite voxels")
     return image
+
+
+def _is_finite(image, path):
+    "Whether every voxel is a number. ITK's NIfTI reader turns NaN into 0 in silence, so such a file is looked at with nibabel."
+    if image.GetPixelID() not in (sitk.sitkFloat32, sitk.sitkFloat64):
+        return True
+    if path.name.endswith((".nii", ".nii.gz")):
+        import nibabel
+
+        return bool(np.isfinite(np.asanyarray(nibabel.load(path).dataobj)).all())
+    return bool(np.isfinite(sitk.GetArrayViewFromImage(image)).all())
 
 
 def write_volume(
@@ -371,6 +383,8 @@ def _as_column(values, column, where):
     try:
         number = pd.to_numeric(values).astype("Float64")
         number = number.mask(~np.isfinite(number.to_numpy(float, na_value=np.nan)))  # infinity is no age
+        if column.kind == "integer" and (number.dropna() % 1 != 0).any():
+            raise ValueError("a fraction")  # a cast would cut it off in silence
         return number.astype("Int64") if column.kind == "integer" else number
     except (ValueError, TypeError):
         raise SchemaError(f"{where}: not every value is {'a whole number' if column.kind == 'integer' else 'a number'}") from None
@@ -801,7 +815,8 @@ def _read_table(path, schema, what):
     "A CSV as strings first, so that 'NA' in a name stays a name only where the column allows it."
     path = Path(path)
     try:
-        table = pd.read_csv(path, dtype={name: kind for name, kind in schema.items()}, na_values=[""], keep_default_na=False)
+        table = pd.read_csv(path, dtype={name: kind for name, kind in schema.items()}, na_values=[""], keep_default_na=False,
+                            float_precision="round_trip")  # the default reader is off by the last bit
     except FileNotFoundError:
         raise ReproError(f"{path} is missing") from None
     except (ValueError, pd.errors.ParserError) as error:
