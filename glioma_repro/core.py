@@ -264,20 +264,19 @@ def read_volume(
         raise PatientError(who, f"{path.name} is missing in {path.parent}")
     try:
         image = sitk.ReadImage(str(path))
-    except RuntimeError:
+        finite = _is_finite(image, path)
+    except Exception:  # each format's reader has errors of its own
         raise PatientError(who, f"{path} cannot be read: truncated, or no image; fetch or curate it again") from None
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
         raise PatientError(who, f"{path} is {image.GetDimension()}D with {image.GetNumberOfComponentsPerPixel()} values a voxel; "
                                 "one 3D volume of one sequence is expected")
-    if not _is_finite(image, path):
+    if not finite:
         raise PatientError(who, f"{path} holds NaN or infinite voxels")
     return image
 
 
 def _is_finite(image, path):
-    "Whether every voxel is a number. ITK's NIfTI reader turns NaN into 0 in silence, so such a file is looked at with nibabel."
-    if image.GetPixelID() not in (sitk.sitkFloat32, sitk.sitkFloat64):
-        return True
+    "Whether every voxel is a number. ITK reads a truncated NIfTI as zeros, and NaN as 0, both in silence: nibabel does not."
     if path.name.endswith((".nii", ".nii.gz")):
         import nibabel
 
