@@ -916,10 +916,10 @@ def show_images(
     set_style()
     columns = list(dict.fromkeys(name for row in rows.values() for name in row))
     figure, axes = plt.subplots(len(rows), len(columns), figsize=(size * len(columns), size * len(rows)), squeeze=False)
-    for line, (title, row) in zip(axes, rows.items()):
+    for number, (line, (title, row)) in enumerate(zip(axes, rows.items())):
         for axis, name in zip(line, columns):
             _show_one(axis, row.get(name), None if masks is None else masks.get(title))
-            if line is axes[0]:
+            if number == 0:
                 axis.set_title(name)
         line[0].set_ylabel(title, rotation=0, ha="right", va="center")
     return figure
