@@ -370,6 +370,17 @@ def _check_score_file(table, description, source):
     return who
 
 # %% ../nbs/09c_claims.ipynb #99972da9
+def _barcodes(
+    names: pd.Series,  # TCGA-HT-A614, also written TCGA-HT_A614 or with the sample's part
+    source: str,       # the file the error shall name
+) -> pd.Series:
+    "The patient's barcode in its one spelling, since it is the identity across cohorts; raises SchemaError for what is none."
+    parts = names.str.upper().str.extract(r"^TCGA[-_. ]?([A-Z0-9]{2})[-_. ]?([A-Z0-9]{4})(?:[-_. ].*)?$")
+    if parts.isna().any(axis=None):
+        raise SchemaError(f"{source}: {names[parts.isna().any(axis=1)].iloc[0]!r} is no TCGA barcode (TCGA-XX-0000); mend it, or take identity out of the description")
+    return "TCGA-" + parts[0] + "-" + parts[1]
+
+# %% ../nbs/09c_claims.ipynb #bfddc03a
 def read_scores(
     path: str | Path,            # the CSV
     description: dict | str,     # of read_description, or the path of the YAML
@@ -383,9 +394,9 @@ def read_scores(
     who, parts = _check_score_file(table, description, path.name), []
     people = {"participant_id": who} | {name: table[column] for name, column in description.get("keep", {}).items()}
     if description.get("identity") == "tcga_barcode":
-        people["tcga_barcode"] = table[description["patient"]]
+        people["tcga_barcode"] = _barcodes(table[description["patient"]], path.name)
     if "site" in description:
-        people["site"] = table[description["patient"]].str.extract(description["site"])[0]
+        people["site"] = people.get("tcga_barcode", table[description["patient"]]).str.extract(description["site"])[0]
     for target, entry in description["targets"].items():
         classes = [one for one in TARGETS[target] if one in entry["scores"]]
         scores = np.stack([pd.to_numeric(table[entry["scores"][one]], errors="coerce") for one in classes], 1).astype(float)
