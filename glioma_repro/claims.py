@@ -18,7 +18,7 @@ import pandas as pd
 import yaml
 
 from glioma_repro.core import (
-    TARGETS, Cohort, Predictions, ReproError, SchemaError, carried, concat, generator, participant_label, predictions_of, real_data, sha256_of,
+    TARGETS, Cohort, Predictions, ReproError, SchemaError, carried, concat, generator, identity, participant_label, predictions_of, real_data, sha256_of,
 )
 
 # %% ../nbs/09c_claims.ipynb #f40190e0
@@ -364,21 +364,22 @@ def _check_score_file(table, description, source):
     missing = [name for name in needed if name not in table]
     if missing:
         raise SchemaError(f"{source}: column {missing[0]} is missing; its description wants {', '.join(needed)}")
-    who = table[patient].map(participant_label)
+    barcode = description.get("identity") == "tcga_barcode"
+    who = (_barcodes(table[patient], source) if barcode else table[patient]).map(participant_label)
     if who.duplicated().any():
         raise SchemaError(f"{source}: patient {table.loc[who.duplicated(), patient].iloc[0]} stands in it twice; keep one row a patient")
     return who
 
 # %% ../nbs/09c_claims.ipynb #99972da9
 def _barcodes(
-    names: pd.Series,  # TCGA-HT-A614, also written TCGA-HT_A614 or with the sample's part
+    names: pd.Series,  # TCGA-HT-A614, also written TCGA-HT_A614 or with a sample letter
     source: str,       # the file the error shall name
 ) -> pd.Series:
     "The patient's barcode in its one spelling, since it is the identity across cohorts; raises SchemaError for what is none."
-    parts = names.str.upper().str.extract(r"^TCGA[-_. ]?([A-Z0-9]{2})[-_. ]?([A-Z0-9]{4})(?:[-_. ].*)?$")
-    if parts.isna().any(axis=None):
-        raise SchemaError(f"{source}: {names[parts.isna().any(axis=1)].iloc[0]!r} is no TCGA barcode (TCGA-XX-0000); mend it, or take identity out of the description")
-    return "TCGA-" + parts[0] + "-" + parts[1]
+    found = names.map(lambda name: identity(name, "")).astype("string")
+    if not found.str.startswith("TCGA-").all():
+        raise SchemaError(f"{source}: {names[~found.str.startswith('TCGA-')].iloc[0]!r} is no TCGA barcode (TCGA-XX-0000); mend it, or take identity out of the description")
+    return found
 
 # %% ../nbs/09c_claims.ipynb #bfddc03a
 def read_scores(
