@@ -29,7 +29,6 @@ from itertools import product
 from pathlib import Path
 
 import nbformat
-import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
@@ -715,6 +714,13 @@ def _run_command(args):
     return 1 if failed else 0
 
 # %% ../nbs/13_study.ipynb #2c22a2af
+def _listing(table):
+    "A cohort's facts below its name: a table this wide would wrap in a terminal."
+    blocks = [f"{row['name']}\n" + "\n".join(f"    {key.replace('_', ' '):<10} {value}" for key, value in row.items() if key != "name")
+              for row in table.to_dict("records")]
+    return "\n\n".join(blocks)
+
+# %% ../nbs/13_study.ipynb #bf7cf02f
 def main(
     arguments: list[str] | None = None,  # without the program's name; from the command line if None
 ) -> int:                                # exit status: 0, or 1 after an error that was explained
@@ -726,14 +732,15 @@ def main(
         if args.command == "report":
             print(report_index(args.runs))
             return 0
-        from glioma_repro import cohort as cohorts
+        from glioma_repro import curation
+        from glioma_repro.cohort import cohorts_table
 
         if args.command == "cohorts":
-            print(cohorts.cohorts_table(args.folder).to_string(index=False))
+            print(_listing(cohorts_table(args.folder)))
         elif args.command == "fetch":
-            print(cohorts.fetch(args.name, args.out))
+            print(curation.fetch(args.name, args.out))
         else:
-            made = cohorts.curate(args.name, args.source, args.out, jobs=args.jobs)
+            made = curation.curate(args.name, args.source, args.out, jobs=args.jobs)
             print(f"{made.folder}: {len(made)} patients, {len(made.problems)} left out")
         return 0
     except ReproError as error:

@@ -14,8 +14,12 @@ P
 [ -x "$VENV/bin/python" ] || "$PYTHON" -m venv "$VENV"
 pip() { "$VENV/bin/python" -m pip --disable-pip-version-check "$@" --constraint constraints.txt; }
 
+say() { echo "[$SECONDS s] $1"; }
+
+say "build tools and pyradiomics"
 pip install -q numpy "setuptools<81" wheel                        # pyradiomics' build needs them and does not say so
 pip install -q --no-build-isolation pyradiomics==3.0.1            # in isolation it never builds
+say "torch"
 if "$VENV/bin/python" -c 'import torch' 2>/dev/null; then :
 elif command -v nvidia-smi >/dev/null && nvidia-smi >/dev/null 2>&1 || [ "$(uname -s)" != Linux ]; then
   pip install -q torch==2.13.0
@@ -23,5 +27,6 @@ else  # no GPU: the build without CUDA, from where pip is set up to look, else f
   pip install -q torch==2.13.0+cpu 2>/dev/null || pip install -q torch==2.13.0+cpu --index-url https://download.pytorch.org/whl/cpu \
     --extra-index-url "$("$VENV/bin/python" -m pip config get global.index-url 2>/dev/null || "$VENV/bin/python" -c 'from pip._internal.models.index import PyPI; print(PyPI.simple_url)')"
 fi
+say "everything else"
 pip install -q --no-build-isolation -e ".[dev,fetch,cluster]"
-echo "glioma_repro is installed in $VENV"
+say "glioma_repro is installed in $VENV"
