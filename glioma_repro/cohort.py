@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['UNITS', 'COLUMN_RULE', 'MAPPING', 'TABLE_RULE', 'FILE_RULE', 'MANIFEST', 'KINDS', 'facts', 'include', 'flow_table',
-           'plot_flow', 'check_no_leak', 'Split', 'target_names', 'usable_targets', 'patient_splits', 'plot_splits',
-           'site_splits', 'split_external', 'read_yaml', 'check_keys', 'map_columns', 'read_mapped', 'Manifest',
-           'load_manifest', 'manifests', 'manifest_of', 'cohorts_table', 'review']
+           'plot_flow', 'check_no_leak', 'Split', 'nearest_of', 'target_names', 'usable_targets', 'patient_splits',
+           'plot_splits', 'site_splits', 'split_external', 'read_yaml', 'check_keys', 'map_columns', 'read_mapped',
+           'Manifest', 'load_manifest', 'manifests', 'manifest_of', 'cohorts_table', 'review']
 
 # %% ../nbs/01_cohort.ipynb #29977bf6
 import difflib
@@ -132,6 +132,15 @@ class Split:
         return replace(self, train=tuple(one for one in self.train if one in good), test=tuple(one for one in self.test if one in good))
 
 # %% ../nbs/01_cohort.ipynb #a1180fd6
+def nearest_of(
+    word: str,  # what was given
+    known,      # what could be meant
+) -> str:
+    "The end of an error message: the nearest known word, and all of them."
+    near = difflib.get_close_matches(str(word), list(map(str, known)), 1, 0.4)
+    return (f"; did you mean {near[0]}? Known are " if near else "; known are ") + ", ".join(map(str, known))
+
+
 def target_names(
     targets,           # "all", one name, several with commas between, or a list of names
 ) -> tuple[str, ...]:
@@ -140,8 +149,7 @@ def target_names(
         targets = tuple(TARGETS) if targets == "all" else [one.strip() for one in targets.split(",") if one.strip()]
     for one in targets:
         if one not in TARGETS:
-            near = difflib.get_close_matches(str(one), TARGETS, 1, 0.4)
-            raise ReproError(f"no target {one!r}" + (f"; did you mean {near[0]}?" if near else "") + f" Known are {', '.join(TARGETS)}")
+            raise ReproError(f"no target {one!r}{nearest_of(one, TARGETS)}")
     return tuple(dict.fromkeys(targets))
 
 
@@ -376,8 +384,7 @@ def _check_mapping(content, schema, where):
     known = {key.rstrip("?"): rule for key, rule in schema.items()}
     for key, value in content.items():
         if str(key) not in known and "*" not in known:
-            near = difflib.get_close_matches(str(key), known, 1, 0.5)
-            raise ReproError(f"{where}: unknown key {key!r}" + (f"; did you mean {near[0]}?" if near else "") + f" Known are {', '.join(known)}")
+            raise ReproError(f"{where}: unknown key {key!r}{nearest_of(key, known)}")
         check_keys(value, known.get(str(key), known.get("*")), f"{where}: {key}")
     missing = [key for key in schema if not key.endswith("?") and key != "*" and key not in content]
     if missing:
@@ -401,9 +408,7 @@ def map_columns(
     "Turns a source's columns, words and units into ours; raises SchemaError that names file, column and word, and what is known."
     for name in columns:
         if name not in PARTICIPANTS:
-            near = difflib.get_close_matches(name, PARTICIPANTS, 1, 0.5)
-            raise SchemaError(f"{source}: {name!r} is no column of a participants table" + (f"; did you mean {near[0]}?" if near else "")
-                              + f" Known are {', '.join(PARTICIPANTS)}")
+            raise SchemaError(f"{source}: {name!r} is no column of a participants table{nearest_of(name, PARTICIPANTS)}")
     unknown = {str(word) for word in unknown}
     return pd.DataFrame({name: _map_one(table, name, rule, unknown, source) for name, rule in columns.items()}, index=table.index)
 
@@ -413,9 +418,7 @@ def _map_one(table, name, rule, unknown, source):
     parts = []
     for column in [rule["from"]] if isinstance(rule["from"], str) else rule["from"]:
         if column not in table:
-            near = difflib.get_close_matches(column, table.columns, 1, 0.5)
-            raise SchemaError(f"{source}: no column {column!r} for {name}" + (f"; did you mean {near[0]!r}?" if near else "")
-                              + f" It has {', '.join(map(str, table.columns))}")
+            raise SchemaError(f"{source}: no column {column!r} for {name}{nearest_of(column, table.columns)}")
         values = table[column].astype("string").str.strip()
         parts.append(_map_words(values.mask(values.isin(unknown)), name, column, rule, source))
     if len(parts) == 1:
@@ -554,8 +557,7 @@ def manifest_of(
     "One manifest by name; raises ReproError with the nearest known name."
     known = manifests()
     if name not in known:
-        near = difflib.get_close_matches(str(name), known, 1, 0.4)
-        raise ReproError(f"no cohort {str(name)!r}" + (f"; did you mean {near[0]}?" if near else "") + f" Known are {', '.join(known)}")
+        raise ReproError(f"no cohort {str(name)!r}{nearest_of(name, known)}")
     return known[name]
 
 # %% ../nbs/01_cohort.ipynb #55bcd60d
