@@ -585,9 +585,21 @@ def _repr_html_(self: Cohort):
         if len(counts):
             text = ", ".join(f"{counts[one]} {one}" for one in TARGETS[target] if one in counts)
             rows.append((TARGET_NAMES[target], f"{text}, {self.labels(target).isna().sum()} unknown"))
-    rows += [("voxel size", "known" if self.voxel_size_known else "unknown: nothing in mm"), ("folder", self.folder or "none")]
+    rows += [("voxel size", "known" if self.voxel_size_known else "unknown: nothing in mm"), ("folder", "none" if self.folder is None else _short(self.folder))]
     body = "".join(f"<tr><th style='text-align:left'>{html.escape(str(a))}</th><td style='text-align:left'>{html.escape(str(b))}</td></tr>" for a, b in rows)
     return f"<b>Cohort {html.escape(self.name)}</b>{' (phantom: no real patients)' if self.phantom else ''}<table>{body}</table>"
+
+# %% ../nbs/00_core.ipynb #4cf9dcf1
+def _short(folder):
+    "A folder for a reader: from home, or its last two parts, so that a notebook says nothing of the machine it ran on."
+    folder = Path(os.path.abspath(folder))
+    return f"~/{folder.relative_to(Path.home()).as_posix()}" if folder.is_relative_to(Path.home()) else "…/" + "/".join(folder.parts[-2:])
+
+
+@patch
+def __repr__(self: Cohort):
+    "One line: name and number of patients."
+    return f"Cohort {self.name}: {len(self)} patients"
 
 # %% ../nbs/00_core.ipynb #d5ac7a74
 @dataclass
