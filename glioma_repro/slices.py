@@ -131,8 +131,9 @@ def patient_volumes(
     sequences: tuple[str, ...],        # which, in this order; a missing one becomes NaN
     method: str | None = None,         # derivatives/<method> of the images; as scanned if None
     normalise: bool = True,            # z-score over the brain
-) -> tuple[np.ndarray, np.ndarray, tuple]:  # (C, D, H, W) float32; (D, H, W) bool mask; voxel size (mm): depth, height, width
-    "A patient's sequences and mask on one axial grid; raises PatientError that names the file."
+    with_brain: bool = False,          # give the brain's mask too: as computed, else the voxels that are not 0 in the first sequence
+) -> tuple:                            # (C, D, H, W) float32; (D, H, W) bool mask; voxel size (mm): depth, height, width
+    "A patient's sequences and mask on one axial grid, zero outside the brain's mask where there is one; raises PatientError that names the file."
     mask = sitk.DICOMOrient(sitk.Cast(cohort.mask(participant_id), sitk.sitkUInt8), "LPS")
     brain_path = cohort.path(participant_id, "label-brain_mask", method or cohort.mask_method)
     brain = read_volume(brain_path, participant_id) if brain_path.exists() else None
@@ -142,11 +143,16 @@ def patient_volumes(
     for channel, name in enumerate(sequences):
         if name in present:
             volume = _on_grid(sitk.DICOMOrient(cohort.image(participant_id, name, method), "LPS"), mask)
+            volume = volume if brain is None else volume * brain  # no skull, where the brain is known
             try:
                 volumes[channel] = zscore(volume, brain) if normalise else volume
             except ReproError as error:
                 raise PatientError(participant_id, f"{name}: {error}") from None
-    return volumes, sitk.GetArrayFromImage(mask) > 0, mask.GetSpacing()[::-1]
+    found = (volumes, sitk.GetArrayFromImage(mask) > 0, mask.GetSpacing()[::-1])
+    if not with_brain:
+        return found
+    shown = [volume for volume in volumes if not np.isnan(volume).all()]
+    return *found, shown[0] != 0 if brain is None and shown else brain
 
 # %% ../nbs/06_slices.ipynb #faaaa6b5
 def slice_arrays(

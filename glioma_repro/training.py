@@ -718,7 +718,7 @@ def cross_validate_network(
     augment=None,                        # an Augmentation, or None
     external: Samples | None = None,     # scored by a network trained on all development patients
     heads: str = "shared",               # shared: one network for all targets; single: one each
-    checkpoints: Path | None = None,     # a folder: what was trained is not trained again
+    checkpoints: str | Path | None = None,  # a folder: what was trained is not trained again
     jobs: int | None = None,             # trainings at once; cores divided by threads if None
     layer: str | None = None,            # keep what this layer gives, for `12_explanation`
     description: str = "networks",       # what the progress bar says
