@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['GROUPS', 'HISTOLOGY', 'ATTRIBUTES', 'LOBES', 'EFFECTS', 'HAZARD', 'TISSUES', 'PARTS', 'CONTRAST', 'RELAXIVITY',
-           'draw_labels', 'label_codes', 'draw_attributes', 'draw_survival', 'lobe_of', 'template_maps', 'Grid',
-           'head_model', 'smooth_noise', 'anatomy_displacement', 'lobe_map', 'place_tumour', 'add_mass_effect',
+           'draw_labels', 'label_codes', 'label_shifts', 'draw_attributes', 'draw_survival', 'lobe_of', 'template_maps',
+           'Grid', 'head_model', 'smooth_noise', 'anatomy_displacement', 'lobe_map', 'place_tumour', 'add_mass_effect',
            'jacobian', 'patient_maps', 'tumour_shape', 'tumour_fractions', 'tumour_truth', 'patient_tissue',
            'tissue_signal', 'nulling_time', 'scanner', 'log_bias', 'acquire', 'motion', 'as_scanned', 'PhantomSettings',
            'phantom_settings', 'sequence_grid', 'scan', 'make_patient', 'generator_version', 'make_phantom',
-           'phantom_cache', 'phantom']
+           'phantom_cache', 'phantom', 'truth_table', 'truth_bias', 'truth_transform', 'truth_displacement',
+           'attribute_scores', 'bayes_posterior', 'oracle_predictions']
 
 # %% ../nbs/02_phantom.ipynb #d43cbbe0
 import importlib
@@ -35,9 +36,9 @@ from .core import (
 # %% ../nbs/02_phantom.ipynb #9773165e
 GROUPS = pd.DataFrame([
     # group, share, IDH, 1p/19q, MGMT methylated, grade 2, 3, 4
-    ("IDH-wildtype", 0.50, "wildtype", "intact", 0.42, 0.07, 0.15, 0.78),
-    ("astrocytoma, IDH-mutant", 0.30, "mutant", "intact", 0.78, 0.42, 0.40, 0.18),
-    ("oligodendroglioma, codeleted", 0.20, "mutant", "codeleted", 0.92, 0.58, 0.42, 0.00),
+    ("IDH-wildtype", 0.50, "wildtype", "intact", 0.48, 0.07, 0.15, 0.78),
+    ("astrocytoma, IDH-mutant", 0.30, "mutant", "intact", 0.74, 0.42, 0.40, 0.18),
+    ("oligodendroglioma, codeleted", 0.20, "mutant", "codeleted", 0.86, 0.58, 0.42, 0.00),
 ], columns=["group", "share", "idh", "codel_1p19q", "methylated", "grade2", "grade3", "grade4"])  # Eckel-Passow 2015, Ceccarelli 2016, rounded
 
 HISTOLOGY = {
@@ -76,8 +77,8 @@ ATTRIBUTES = pd.DataFrame([
     ("radius", "log", np.log(16.0), 0.26, "mm", "radius of a ball of the solid tumour's volume"),
     ("irregularity", "log", np.log(0.15), 0.45, "1", "departure of the surface from an ellipsoid, relative to the radius"),
     ("margin", "log", np.log(2.2), 0.60, "mm", "width over which tumour passes into brain"),
-    ("enhancement", "logit", -0.7, 1.7, "1", "share of the living solid tumour that takes up contrast agent"),
-    ("necrosis", "logit", -2.2, 1.3, "1", "share of the solid tumour that is necrotic; none below 0.05"),
+    ("enhancement", "logit", -0.8, 1.7, "1", "share of the living solid tumour that takes up contrast agent"),
+    ("necrosis", "logit", -2.5, 1.3, "1", "share of the solid tumour that is necrotic; none below 0.05"),
     ("oedema", "log", np.log(8.0), 0.50, "mm", "reach of the oedema beyond the solid tumour, in white matter"),
     ("heterogeneity", "logit", -0.9, 1.1, "1", "share of the solid tumour with short T2 (dense, calcified)"),
     ("mismatch", "logit", -2.0, 1.4, "1", "microcystic share: bright on T2, dark on FLAIR (T2-FLAIR mismatch)"),
@@ -89,29 +90,29 @@ LOBES = {"frontal": 0.36, "temporal": 0.27, "parietal": 0.18, "occipital": 0.06,
 # %% ../nbs/02_phantom.ipynb #485f4ab2
 EFFECTS = pd.DataFrame([
     ("idh", "age", -0.95, "Ceccarelli 2016: patients with mutant tumours are younger"),
-    ("idh", "enhancement", -0.75, "Lai 2011, Carrillo 2012, chang2018: little or no enhancement"),
-    ("idh", "necrosis", -0.45, "Lai 2011: less necrosis"),
-    ("idh", "oedema", -0.45, "Lai 2011, Carrillo 2012: less oedema"),
-    ("idh", "irregularity", -0.35, "Qi 2014: regular outline"),
-    ("idh", "margin", -0.60, "Qi 2014, chang2018: sharp margin"),
-    ("idh", "mismatch", 0.90, "Patel 2017, chang2018: T2 bright, FLAIR suppressed"),
-    ("idh", "frontal", 0.80, "Lai 2011, Carrillo 2012: frontal lobe"),
+    ("idh", "enhancement", -0.50, "Lai 2011, Carrillo 2012, chang2018: little or no enhancement"),
+    ("idh", "necrosis", -0.30, "Lai 2011: less necrosis"),
+    ("idh", "oedema", -0.35, "Lai 2011, Carrillo 2012: less oedema"),
+    ("idh", "irregularity", -0.30, "Qi 2014: regular outline"),
+    ("idh", "margin", -0.45, "Qi 2014, chang2018: sharp margin"),
+    ("idh", "mismatch", 0.75, "Patel 2017, chang2018: T2 bright, FLAIR suppressed"),
+    ("idh", "frontal", 0.70, "Lai 2011, Carrillo 2012: frontal lobe"),
     ("codel_1p19q", "age", 0.45, "Ceccarelli 2016: older than other mutant tumours"),
-    ("codel_1p19q", "margin", 1.20, "Megyesi 2004, Jenkinson 2006, chang2018: indistinct border"),
-    ("codel_1p19q", "heterogeneity", 1.10, "Megyesi 2004, Jenkinson 2006: mixed signal, calcification"),
-    ("codel_1p19q", "mismatch", -1.30, "Patel 2017, Broen 2018: the mismatch sign excludes codeletion"),
-    ("codel_1p19q", "enhancement", 0.35, "chang2018: larger enhancing part than other mutant tumours"),
-    ("codel_1p19q", "oedema", -0.35, "chang2018: vasogenic oedema speaks against codeletion"),
-    ("codel_1p19q", "frontal", 0.60, "Zlatescu 2001, chang2018: frontal lobe"),
-    ("mgmt", "necrosis", -0.35, "Eoli 2007, chang2018: ring with central necrosis if unmethylated"),
-    ("mgmt", "oedema", -0.25, "Carrillo 2012: less oedema if methylated"),
-    ("mgmt", "heterogeneity", 0.30, "Drabycz 2010, chang2018: heterogeneous, nodular"),
+    ("codel_1p19q", "margin", 0.80, "Megyesi 2004, Jenkinson 2006, chang2018: indistinct border"),
+    ("codel_1p19q", "heterogeneity", 0.75, "Megyesi 2004, Jenkinson 2006: mixed signal, calcification"),
+    ("codel_1p19q", "mismatch", -1.05, "Patel 2017, Broen 2018: the mismatch sign excludes codeletion"),
+    ("codel_1p19q", "enhancement", 0.30, "chang2018: larger enhancing part than other mutant tumours"),
+    ("codel_1p19q", "oedema", -0.25, "chang2018: vasogenic oedema speaks against codeletion"),
+    ("codel_1p19q", "frontal", 0.55, "Zlatescu 2001, chang2018: frontal lobe"),
+    ("mgmt", "necrosis", -0.20, "Eoli 2007, chang2018: ring with central necrosis if unmethylated"),
+    ("mgmt", "oedema", -0.15, "Carrillo 2012: less oedema if methylated"),
+    ("mgmt", "heterogeneity", 0.20, "Drabycz 2010, chang2018: heterogeneous, nodular"),
     ("mgmt", "frontal", 0.20, "chang2018: slightly more often frontal"),
-    ("grade", "enhancement", 0.65, "Asari 1994, Scott 2002: enhancement rises with grade"),
-    ("grade", "necrosis", 0.75, "Louis 2021: necrosis defines grade 4"),
-    ("grade", "oedema", 0.40, "Asari 1994: oedema rises with grade"),
-    ("grade", "heterogeneity", 0.25, "Asari 1994: heterogeneity rises with grade"),
-    ("grade", "age", 0.20, "Ostrom 2018: higher grades later in life"),
+    ("grade", "enhancement", 0.55, "Asari 1994, Scott 2002: enhancement rises with grade"),
+    ("grade", "necrosis", 0.60, "Louis 2021: necrosis defines grade 4"),
+    ("grade", "oedema", 0.30, "Asari 1994: oedema rises with grade"),
+    ("grade", "heterogeneity", 0.20, "Asari 1994: heterogeneity rises with grade"),
+    ("grade", "age", 0.15, "Ostrom 2018: higher grades later in life"),
 ], columns=["target", "attribute", "shift", "source"])
 
 # %% ../nbs/02_phantom.ipynb #543ad2d3
@@ -123,19 +124,29 @@ def label_codes(
     return codes | {"grade": float(labels["who_grade"]) - 3}
 
 
+def label_shifts(
+    codes: dict[str, float],  # from label_codes
+    effect: float,            # scale of EFFECTS
+) -> dict[str, float]:        # by attribute (standard deviations) or lobe (log-odds)
+    "What these labels add to each attribute: the table of effects, scaled and summed."
+    shift = dict.fromkeys([*ATTRIBUTES.index, *LOBES], 0.0)
+    for target, attribute, size in EFFECTS[["target", "attribute", "shift"]].itertuples(index=False):
+        shift[attribute] += effect * size * codes[target]
+    return shift
+
+
 def draw_attributes(
     labels: pd.Series,  # one patient: participant_id, idh, codel_1p19q, mgmt, who_grade
     seed: int,          # of the cohort
     effect: float,      # scale of EFFECTS; 0: the labels show in nothing
 ) -> dict:              # every attribute in its unit, lobe, side
     "Draws a tumour for these labels. The random part does not depend on the labels: the same patient with other labels is comparable."
-    rng, codes = generator(seed, "phantom", labels["participant_id"], "attributes"), label_codes(labels)
-    shift = (EFFECTS["shift"] * EFFECTS["target"].map(codes) * effect).groupby(EFFECTS["attribute"]).sum()
-    z = pd.Series(rng.standard_normal(len(ATTRIBUTES)), index=ATTRIBUTES.index).add(shift, fill_value=0)[ATTRIBUTES.index]
-    line = (ATTRIBUTES["mean"] + ATTRIBUTES["sd"] * z).to_dict()
-    value = {one: float({"linear": float, "log": np.exp, "logit": expit}[ATTRIBUTES.at[one, "scale"]](line[one])) for one in line}
+    rng, shift = generator(seed, "phantom", labels["participant_id"], "attributes"), label_shifts(label_codes(labels), effect)
+    value = {}
+    for (one, scale, mean, sd), z in zip(ATTRIBUTES[["scale", "mean", "sd"]].itertuples(), rng.standard_normal(len(ATTRIBUTES))):
+        value[one] = float({"linear": float, "log": np.exp, "logit": expit}[scale](mean + sd * (z + shift[one])))
     value |= {one: float(np.clip(value[one], low, high)) for one, (low, high) in _LIMITS.items()}
-    odds = np.log(list(LOBES.values())) + np.array([shift.get(one, 0.0) for one in LOBES])
+    odds = np.log(list(LOBES.values())) + [shift[one] for one in LOBES]
     value["lobe"] = list(LOBES)[int(np.argmax(odds + rng.gumbel(size=len(LOBES))))]
     return value | {"side": ("left", "right")[int(rng.uniform() < 0.5)]}
 
@@ -243,7 +254,7 @@ _FIELD = Grid.over(tuple(a - 40 for a in _LOW), tuple(b + 40 for b in _HIGH), 12
 @lru_cache(maxsize=2)
 def head_model(
     voxel_size: float,  # mm of the images that it is for; sets its own resolution and smoothness
-) -> tuple:             # Grid, float32 maps (z, y, x, channels): the tissues of _HEAD, brain, parenchyma; depth in the brain (mm)
+) -> tuple:             # Grid, float32 maps (channels, z, y, x): the tissues of _HEAD, brain, parenchyma; depth in the brain (mm)
     "The template's head as tissue fractions: brain from the ICBM maps, fluid by rule, skull and scalp as shells."
     grid = Grid.over(_LOW, _HIGH, 1.0 if voxel_size < 1.8 else 2.0)
     maps = {}
@@ -255,10 +266,12 @@ def head_model(
     head = _brain_fractions(maps, distance) | _shells(distance, grid)
     brain = np.clip(0.5 - distance / grid.spacing[0], 0, 1)
     parenchyma = ndimage.gaussian_filter(np.minimum(1, head["gm"] + head["wm"]), 1.6 / grid.spacing[0])
-    stack = np.stack([head[one] for one in _HEAD] + [brain, np.clip(2.2 * parenchyma - 0.7, 0, 1)], axis=-1).astype(np.float32)
+    stack = np.stack([head[one] for one in _HEAD] + [brain, np.clip(2.2 * parenchyma - 0.7, 0, 1)]).astype(np.float32)
     blur = 0.42 * np.sqrt(max(voxel_size**2 - grid.spacing[0] ** 2, 0)) / grid.spacing[0]  # partial volume of larger voxels
     if blur > 0.2:
-        stack[..., :-1] = np.stack([ndimage.gaussian_filter(stack[..., k], blur) for k in range(stack.shape[-1] - 1)], axis=-1)
+        for channel in stack[:-1]:
+            ndimage.gaussian_filter(channel, blur, output=channel, truncate=3)
+        stack[stack < 1e-3] = 0
     return grid, stack, np.maximum(-distance, 0)
 
 # %% ../nbs/02_phantom.ipynb #ec80edc7
@@ -340,7 +353,7 @@ def lobe_map(
 def _coarse_head(voxel_size):
     "Brain tissue (0 to 1) and depth in the brain (mm) on the 4 mm grid."
     grid, stack, depth = head_model(voxel_size)
-    return _spread(stack[..., -1], grid, _COARSE), _spread(depth, grid, _COARSE)
+    return _spread(stack[-1], grid, _COARSE), _spread(depth, grid, _COARSE)
 
 
 def place_tumour(
@@ -408,19 +421,18 @@ def patient_maps(
     "The patient's tissue fractions: the template's, seen through the displacement (trilinear)."
     own, stack, _ = head_model(voxel_size)
     fine = _spread(displacement.astype(np.float32), _COARSE, grid)
-    index = [((axis + fine[..., k] - own.origin[k]) / own.spacing[k]).astype(np.float32) for k, axis in enumerate(grid.axes())]
-    inside = np.all([(one > 0) & (one < n - 1) for one, n in zip(index, own.size)], axis=0)
-    x, y, z = (one[inside] for one in index)
-    low = [np.minimum(one.astype(np.int32), n - 2) for one, n in zip((x, y, z), own.size)]
-    weight = [one - corner for one, corner in zip((x, y, z), low)]
-    first, flat = (low[2] * own.size[1] + low[1]) * own.size[0] + low[0], stack.reshape(-1, stack.shape[-1])
-    value = np.zeros((len(first), stack.shape[-1]), np.float32)
-    for dz, dy, dx in np.ndindex(2, 2, 2):
-        share = (weight[2] if dz else 1 - weight[2]) * (weight[1] if dy else 1 - weight[1]) * (weight[0] if dx else 1 - weight[0])
-        value += share[:, None] * flat[first + (dz * own.size[1] + dy) * own.size[0] + dx]
-    maps = np.zeros((stack.shape[-1], *grid.shape), np.float32)
-    maps[:, inside] = value.T
+    index = np.stack([(axis + fine[..., k] - own.origin[k]) / own.spacing[k] for k, axis in reversed(list(enumerate(grid.axes())))])
+    inside = ndimage.map_coordinates(_filled(voxel_size), index, order=0)  # most of the box is air: leave it out
+    index, maps = index[:, inside], np.zeros((len(stack), *grid.shape), np.float32)
+    for channel, whole in zip(maps, stack):
+        channel[inside] = ndimage.map_coordinates(whole, index, order=1, output=np.float32)
     return maps
+
+
+@lru_cache(maxsize=2)
+def _filled(voxel_size):
+    "Where the head model has anything within two voxels."
+    return ndimage.binary_dilation(head_model(voxel_size)[1].any(0), iterations=2)
 
 # %% ../nbs/02_phantom.ipynb #c1d8d473
 PARTS = {"necrosis": 1, "oedema": 2, "non-enhancing": 3, "enhancing": 4}  # the codes of BRATS 2012; BraTS 2021 counts 3 to 1
@@ -438,8 +450,23 @@ def tumour_shape(
     axes /= np.prod(axes) ** (1 / 3)
     x = np.stack(np.broadcast_arrays(*box.axes()), axis=-1) - centre
     r = np.linalg.norm((x @ np.array(turn.GetMatrix()).reshape(3, 3).T) / axes, axis=-1)
-    noise = [_at(smooth_noise(rng, _COARSE, length), _COARSE, x + centre, order=3) for length in (8.0, 5.0, 5.0, 7.0)]
+    noise = [_near(rng, length, box, x + centre) for length in (8.0, 5.0, 5.0, 9.0)]
     return r, r - latent["radius"] * (1 + latent["irregularity"] * noise[0]), noise
+
+
+def _near(rng, length, box, points):
+    "Smooth noise of the whole head, computed only around a box: the same at every voxel size."
+    white, cut, origin, size = rng.standard_normal(_COARSE.shape, dtype=np.float32), [], [], []
+    for k in range(3):
+        low = max(0, int((box.origin[k] - _COARSE.origin[k] - 5 * length) // 4))
+        high = min(_COARSE.size[k], int((box.origin[k] + box.size[k] * box.spacing[k] - _COARSE.origin[k] + 5 * length) // 4 + 2))
+        cut.append(slice(low, high))
+        origin.append(_COARSE.origin[k] + 4 * low)
+        size.append(high - low)
+    field = ndimage.gaussian_filter(white[tuple(reversed(cut))], length / 4)
+    kernel = np.exp(-0.5 * (np.arange(-30, 31) * 4 / length) ** 2)
+    field /= (np.sqrt((kernel**2).sum()) / kernel.sum()) ** 3  # the standard deviation that smoothing leaves
+    return _at(field, Grid(tuple(size), _COARSE.spacing, tuple(origin)), points, order=3)
 
 
 def _share(preference, weight, share, soft):
@@ -462,17 +489,20 @@ def tumour_fractions(
     parenchyma, radius = maps[-1], latent["radius"]
     core = expit(-s / (0.5 * latent["margin"])) * np.clip(parenchyma * 1.4, 0, 1)
     dead = latent["necrosis"] if latent["necrosis"] >= 0.05 else 0.0
-    hollow = radius * dead ** (1 / 3) * (1 + 0.25 * grains)
-    necrosis = core * (expit((hollow - r) / 0.7) if dead else np.zeros_like(r))
+    rough = r / (1 + 0.25 * np.clip(grains, -2.5, 2.5))
+    hollow = np.quantile(rough[core > 0.5], dead) if dead and (core > 0.5).any() else 0.0
+    necrosis = core * (expit((hollow - rough) / 0.7) if hollow else np.zeros_like(r))
     living = core - necrosis
-    rim = np.exp(-np.abs(r - hollow) / 5) if dead else np.exp(-r / radius)
+    rim = np.exp(-np.abs(rough - hollow) / 5) if hollow else np.exp(-r / radius)
     enhancing = living * _share(patches + 1.6 * rim, living, latent["enhancement"], 0.15)
     rest = living - enhancing
     dense = rest * _share(grains - 0.3 * patches, rest, latent["heterogeneity"], 0.25)
     cystic = (rest - dense) * latent["mismatch"] * np.clip(-s / 3 - 0.5, 0, 1)  # a rim stays bright on FLAIR
     along_white = np.clip(0.1 + 1.25 * maps[_HEAD.index("wm")], 0, 1)
-    spread = expit(-(s - latent["oedema"] * (1 + 0.45 * reach)) / 1.2)
+    spread = expit(-(s - latent["oedema"] * (1 + 0.4 * reach)) / 1.2)
     oedema = np.clip(spread * along_white * np.clip(parenchyma * 1.4, 0, 1), 0, 1) * (1 - core)
+    pieces, _ = ndimage.label(oedema + core > 0.25)
+    oedema = oedema * (pieces == np.bincount(pieces.ravel(), weights=(core * (pieces > 0)).ravel()).argmax())  # no islands
     return dict(solid=rest - dense - cystic, dense=dense, microcystic=cystic, necrosis=necrosis, oedema=oedema, enhancing=enhancing)
 
 # %% ../nbs/02_phantom.ipynb #c8e4ea09
@@ -880,3 +910,111 @@ def phantom(
     if (folder / "participants.tsv").exists():  # written last: the phantom is whole
         return read_cohort(folder)
     return make_phantom(folder, jobs=jobs, **asdict(settings))
+
+# %% ../nbs/02_phantom.ipynb #c9dcb709
+def truth_table(
+    cohort: Cohort,    # a phantom
+) -> pd.DataFrame:     # one row a patient of the cohort: labels, attributes, realised volumes
+    "The latent table of a phantom; raises ReproError for a cohort of real patients."
+    path = cohort.folder / "derivatives" / "truth" / "latent.csv" if cohort.folder else None
+    if path is None or not path.exists():
+        raise ReproError(f"cohort {cohort.name} is no phantom: there is no derivatives/truth/latent.csv")
+    table = pd.read_csv(path, keep_default_na=False, na_values=[""]).set_index("participant_id")
+    return table.loc[cohort.ids].reset_index()
+
+
+def truth_bias(
+    cohort: Cohort,          # a phantom
+    participant_id: str,     # sub-X
+    suffix: str,             # sequence
+) -> sitk.Image:             # float32 on the sequence's grid; the image was multiplied by it
+    "The bias field of an image."
+    image = cohort.image(participant_id, suffix)
+    stored = cohort.image(participant_id, f"desc-{suffix.replace('ce-gadolinium_', 'ce')}_logbias", "truth")
+    grid = Grid(image.GetSize(), image.GetSpacing(), image.GetOrigin())
+    return grid.image(np.exp(_spread(sitk.GetArrayFromImage(stored), _FIELD, grid)))
+
+
+def truth_transform(
+    cohort: Cohort,          # a phantom
+    participant_id: str,     # sub-X
+    suffix: str,             # sequence
+) -> sitk.Transform:         # point of the post-contrast T1w (mm) -> point of the sequence
+    "How the head lay in a sequence; the identity where the cohort is aligned."
+    path = cohort.path(participant_id, f"from-{suffix.replace('ce-gadolinium_', 'ce')}_to-truth_mode-image_xfm", "truth", ".tfm")
+    return sitk.ReadTransform(str(path)) if path.exists() else sitk.Euler3DTransform()
+
+
+def truth_displacement(
+    cohort: Cohort,          # a phantom
+    participant_id: str,     # sub-X
+) -> sitk.Transform:         # point of the post-contrast T1w (mm) -> point of MNI152NLin2009aSym
+    "The patient's own anatomy, mass effect included (computed anew from the seed)."
+    settings, latent = PhantomSettings(**cohort.provenance["settings"]), truth_table(cohort).set_index("participant_id").loc[participant_id].to_dict()
+    place = place_tumour(latent, settings.seed, participant_id, settings.voxel_size, settings.atlas or None)
+    field, _ = add_mass_effect(anatomy_displacement(settings.seed, participant_id, settings.deformation), place, latent, settings.voxel_size)
+    return sitk.DisplacementFieldTransform(_COARSE.image(field, vector=True))
+
+# %% ../nbs/02_phantom.ipynb #c65f2c67
+def attribute_scores(
+    table: pd.DataFrame,  # truth_table
+) -> pd.DataFrame:        # standard scores of the attributes, and one column a lobe
+    "The attributes on the scale on which they were drawn."
+    scale = {"linear": lambda v: v, "log": np.log, "logit": logit}
+    columns = {one: (scale[row["scale"]](table[one].astype(float)) - row["mean"]) / row["sd"] for one, row in ATTRIBUTES.iterrows()}
+    return pd.DataFrame(columns | {one: (table["lobe"] == one).astype(float) for one in LOBES}).set_axis(table["participant_id"])
+
+
+def bayes_posterior(
+    cohort: Cohort,       # a phantom
+    target: str,          # idh, codel_1p19q, mgmt or grade
+) -> pd.DataFrame:        # probability of each class of TARGETS, by participant_id
+    "Bayes' rule with the generator's own tables: the ceiling."
+    effect, scores, total = cohort.provenance["settings"]["effect"], attribute_scores(truth_table(cohort)), 0
+    for _, group in GROUPS.iterrows():
+        for mgmt in (0, 1):
+            for grade in (2, 3, 4):
+                prior = group["share"] * group[f"grade{grade}"] * (group["methylated"] if mgmt else 1 - group["methylated"])
+                labels = pd.Series(dict(idh=group["idh"], codel_1p19q=group["codel_1p19q"], mgmt=TARGETS["mgmt"][mgmt], who_grade=grade))
+                shift = pd.Series(label_shifts(label_codes(labels), effect))
+                each = scores[ATTRIBUTES.index] - shift[ATTRIBUTES.index]
+                odds = pd.Series(LOBES) * np.exp(shift[list(LOBES)])
+                weight = prior * np.exp(-0.5 * (each**2).sum(axis=1)) * (scores[list(LOBES)] @ (odds / odds.sum()))
+                word = str(grade) if target == "grade" else labels[target]
+                total = total + pd.DataFrame({one: weight * (one == word) for one in TARGETS[target]})
+    return total.div(total.sum(axis=1), axis=0).round(12)  # so that equal odds are equal numbers
+
+# %% ../nbs/02_phantom.ipynb #9c36301a
+def oracle_predictions(
+    cohort: Cohort,              # a phantom
+    target: str,                 # idh, codel_1p19q, mgmt or grade
+    splits=None,                 # from cohort.patient_splits, so that everyone is judged on the same folds; drawn if None
+    folds: int = 5,              # if splits is None
+    repeats: int = 1,            # if splits is None
+    seed: int = 0,               # if splits is None
+    attributes=None,             # which columns of attribute_scores it knows, such as ["age"]; all if None
+    exact: bool = False,         # Bayes' rule instead of the logistic regression
+    **fields_,                   # other columns of Predictions: study, model, protocol
+) -> Predictions:
+    "What a classifier on the true attributes reaches: the ceiling of every method on this phantom."
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    from glioma_repro.cohort import patient_splits
+
+    scores, labels, classes = attribute_scores(truth_table(cohort)), cohort.labels(target), cohort.classes(target)
+    scores = scores if attributes is None else scores[list(attributes)]
+    known = dict(study="phantom", model="oracle, exact" if exact else "oracle", cohort=cohort.name, protocol="patients", seed=seed) | fields_
+    parts, posterior = [], bayes_posterior(cohort, target)[list(classes)] if exact else None
+    for split in splits or patient_splits(cohort, [target], folds=folds, repeats=repeats, seed=seed):
+        test, train = list(split.test), [one for one in split.train if pd.notna(labels[one])]
+        if exact:
+            probability = posterior.loc[test].to_numpy()
+        else:
+            model = make_pipeline(StandardScaler(), LogisticRegression(C=0.3, max_iter=2000)).fit(scores.loc[train], labels[train].astype(str))
+            probability = pd.DataFrame(model.predict_proba(scores.loc[test]), columns=model.classes_).reindex(columns=list(classes), fill_value=0.0).to_numpy()
+        probability = probability / probability.sum(axis=1, keepdims=True)
+        parts.append(predictions_of(probability, classes, pd.DataFrame(dict(participant_id=test)), labels[test], subset=split.subset,
+                                    fold=split.fold, repeat=split.repeat, target=target, **known))
+    return concat(parts)
