@@ -251,24 +251,31 @@ _COARSE = Grid.over(tuple(a - 8 for a in _LOW), tuple(b + 8 for b in _HIGH), 4.0
 _FIELD = Grid.over(tuple(a - 40 for a in _LOW), tuple(b + 40 for b in _HIGH), 12.0)  # the grid of bias fields, wider because heads move
 
 # %% ../nbs/02_phantom.ipynb #79186848
+@lru_cache(maxsize=1)
+def _sharp_head(step):
+    "The head at the resolution of its own grid (mm): Grid, fractions (channels, z, y, x), distance from the inner skull (mm)."
+    grid, maps = Grid.over(_LOW, _HIGH, step), {}
+    like = grid.image(np.zeros(grid.shape, np.float32))
+    for name, image in template_maps().items():
+        smooth = sitk.SmoothingRecursiveGaussian(image, 0.4 * step) if step > 1 else image
+        maps[name] = sitk.GetArrayFromImage(sitk.Resample(smooth, like, sitk.Transform(), sitk.sitkLinear))
+    inner = sitk.BinaryMorphologicalClosing(grid.image((maps["t1"] > 20).astype(np.uint8)), [round(6 / step)] * 3)
+    distance = sitk.GetArrayFromImage(sitk.SignedMaurerDistanceMap(inner, squaredDistance=False, useImageSpacing=True)).astype(np.float32)
+    head = _brain_fractions(maps, distance) | _shells(distance, grid)
+    brain = np.clip(0.5 - distance / step, 0, 1)
+    parenchyma = ndimage.gaussian_filter(np.minimum(1, head["gm"] + head["wm"]), 1.6 / step)
+    return grid, np.stack([head[one] for one in _HEAD] + [brain, np.clip(2.2 * parenchyma - 0.7, 0, 1)]).astype(np.float32), distance
+
+
 @lru_cache(maxsize=2)
 def head_model(
     voxel_size: float,  # mm of the images that it is for; sets its own resolution and smoothness
-) -> tuple:             # Grid, float32 maps (channels, z, y, x): the tissues of _HEAD, brain, parenchyma; depth in the brain (mm)
+) -> tuple:             # Grid; float32 maps (channels, z, y, x): the tissues of _HEAD, brain, parenchyma; depth in the brain (mm)
     "The template's head as tissue fractions: brain from the ICBM maps, fluid by rule, skull and scalp as shells."
-    grid = Grid.over(_LOW, _HIGH, 1.0 if voxel_size < 1.8 else 2.0)
-    maps = {}
-    for name, image in template_maps().items():
-        smooth = sitk.SmoothingRecursiveGaussian(image, 0.4 * grid.spacing[0]) if grid.spacing[0] > 1 else image
-        maps[name] = sitk.GetArrayFromImage(sitk.Resample(smooth, grid.image(np.zeros(grid.shape, np.float32)), sitk.Transform(), sitk.sitkLinear))
-    inner = sitk.BinaryMorphologicalClosing(grid.image((maps["t1"] > 20).astype(np.uint8)), [int(round(6 / grid.spacing[0]))] * 3)
-    distance = sitk.GetArrayFromImage(sitk.SignedMaurerDistanceMap(inner, squaredDistance=False, useImageSpacing=True)).astype(np.float32)
-    head = _brain_fractions(maps, distance) | _shells(distance, grid)
-    brain = np.clip(0.5 - distance / grid.spacing[0], 0, 1)
-    parenchyma = ndimage.gaussian_filter(np.minimum(1, head["gm"] + head["wm"]), 1.6 / grid.spacing[0])
-    stack = np.stack([head[one] for one in _HEAD] + [brain, np.clip(2.2 * parenchyma - 0.7, 0, 1)]).astype(np.float32)
+    grid, stack, distance = _sharp_head(1.0 if voxel_size < 1.8 else 2.0)
     blur = 0.42 * np.sqrt(max(voxel_size**2 - grid.spacing[0] ** 2, 0)) / grid.spacing[0]  # partial volume of larger voxels
     if blur > 0.2:
+        stack = stack.copy()
         for channel in stack[:-1]:
             ndimage.gaussian_filter(channel, blur, output=channel, truncate=3)
         stack[stack < 1e-3] = 0
