@@ -6,11 +6,12 @@
 __all__ = ['CLAIMS', 'KINDS', 'VERDICTS', 'AKKUS2017', 'CHANG2018', 'CHOI2021', 'LIU2022', 'VANDERVOORT2022', 'CONTRADICTIONS',
            'published_studies', 'read_claims', 'compare_to_published', 'monte_carlo_error', 'forest_table',
            'verdict_counts', 'contradictions', 'score_descriptions', 'read_description', 'read_scores', 'find_scores',
-           'open_scores', 'synthetic_scores', 'claims_report']
+           'open_scores', 'synthetic_scores', 'scores_for', 'merge_classes', 'claims_report']
 
 # %% ../nbs/09c_claims.ipynb #d9569312
 import inspect
 import re
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ import yaml
 from glioma_repro.core import (
     TARGETS, Cohort, Predictions, ReproError, SchemaError, carried, concat, generator, identity, participant_label, predictions_of, real_data, sha256_of,
 )
+from .statistics import auroc, called, patient_weights
 
 # %% ../nbs/09c_claims.ipynb #f40190e0
 CLAIMS = ("claim_id", "study", "source", "target", "subset", "model", "quantity", "value", "low", "high", "n", "unit", "how", "kind", "note")
@@ -257,24 +259,16 @@ LIU2022 = {
 def _basic_upper(v, predictions):
     "Upper end of a basic bootstrap interval of the IDH AUROC in grade 4: twice the value less the 2.5 % quantile."
     idh, grade = _of_class(predictions, "idh"), _of_class(predictions, "grade").set_index("participant_id")["label"]
-    idh = idh[idh["participant_id"].map(grade) == "4"].sort_values("mutant", kind="stable")
-    label, rank = (idh["label"] == "mutant").to_numpy(int), pd.factorize(idh["mutant"])[0]
-    weight = generator(0, "basic interval").multinomial(len(label), np.full(len(label), 1 / len(label)), size=2500)
-    weight = np.vstack([np.ones(len(label), int), weight])
-    group = np.eye(rank.max() + 1, dtype=int)[rank]  # tied scores count one half
-    positive, negative = (weight * label) @ group, (weight * (1 - label)) @ group
-    below = np.cumsum(negative, 1) - negative / 2
-    with np.errstate(invalid="ignore"):
-        area = (positive * below).sum(1) / (positive.sum(1) * negative.sum(1))
-    return 2 * area[0] - np.nanquantile(area[1:], 0.025)
+    idh = idh[idh["participant_id"].map(grade) == "4"]
+    positive, score = (idh["label"] == "mutant").to_numpy(bool), idh["mutant"].to_numpy(float)
+    drawn = auroc(positive, score, patient_weights(idh["participant_id"], 2500, seed=0))
+    return 2 * auroc(positive, score) - np.nanquantile(drawn, 0.025)
 
 
 def _one_against_rest(v, predictions):
     "Mean AUROC of each grade against the others."
-    from sklearn.metrics import roc_auc_score
-
     table = _of_class(predictions, "grade")
-    return np.mean([roc_auc_score(table["label"] == one, table[one]) for one in TARGETS["grade"]])
+    return np.mean([auroc((table["label"] == one).to_numpy(bool), table[one]) for one in TARGETS["grade"]])
 
 
 def _codeleted_found(v, predictions):
@@ -466,6 +460,44 @@ def synthetic_scores(
         table[entry["label"]] = [code[classes[one]] for one in truth]
         table |= {entry["scores"][one]: [repr(float(value)) for value in score[:, index]] for index, one in enumerate(classes)}
     return pd.DataFrame(table, dtype="string")
+
+# %% ../nbs/09c_claims.ipynb #93fee811
+def scores_for(
+    cohort: str,      # a described name (prognosais), the path of a CSV in that layout, or phantom
+    seed: int = 0,    # of the made-up table
+    layout: str = "prognosais",  # the description that a path or a made-up table follows
+) -> tuple[Predictions, Cohort]:
+    "Scores and patients by one word; for the phantom a made-up table, whose cohort says that it is none of real patients."
+    described = score_descriptions()
+    if str(cohort) in described:
+        return open_scores(str(cohort))
+    if str(cohort).split(":")[0] != "phantom":
+        return read_scores(Path(cohort).expanduser(), described[layout])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "made_up_scores.csv"
+        synthetic_scores(described[layout], seed=seed).to_csv(path, index=False)
+        predictions, patients = read_scores(path, described[layout])
+    patients.phantom, patients.name, patients.title, patients.provenance = True, "made-up-scores", "Made-up scores of patients who do not exist", {}
+    return Predictions(predictions.table.assign(cohort=patients.name, study="none", model="made up")), patients
+
+# %% ../nbs/09c_claims.ipynb #0c2d817d
+def merge_classes(
+    predictions: Predictions,  # any
+    target: str,               # with more than two classes
+    positive: list[str],       # the classes on the positive side
+    hard: bool = False,        # 1 for the side of the called class instead of the sum of scores
+) -> Predictions:              # target_classes with the classes other and this
+    "A target of several classes as a question of two; raises SchemaError for a class that is not there."
+    table = predictions.select(target=target).per_patient().wide()
+    classes = [one for one in table if one in TARGETS[target]]
+    if not set(positive) < set(classes):
+        raise SchemaError(f"{', '.join(positive)} is not a part of the classes {', '.join(classes)} of {target}")
+    side, scores = np.isin(classes, positive), table[classes].to_numpy(float)
+    this = side[called(scores)].astype(float) if hard else scores[:, side].sum(1)
+    label = table["label"].isin(positive).map({True: "this", False: "other"}).astype("string").mask(table["label"].isna())
+    fields = {name: table[name].iloc[0] for name in ("study", "model", "cohort", "protocol", "subset", "fold", "repeat", "seed")}
+    return predictions_of(np.stack([1 - this, this], 1), ("other", "this"), table[["participant_id"]], label,
+                          target=f"{target}_{'_'.join(positive)}", **fields)
 
 # %% ../nbs/09c_claims.ipynb #d4763863
 def claims_report(
