@@ -237,6 +237,26 @@ def _assign(
             fold[one] = keys[-1]
             lacking[keys[-1]] -= counts[one]
             room[keys[-1]] -= size[one]
+    return _swapped(fold, counts, size, folds)
+
+
+def _swapped(fold, counts, size, folds):
+    "Swaps two persons of equal size between folds as long as that spreads the classes better (least chi-squared)."
+    share = np.maximum(counts.sum(0) / folds, 1e-9)
+    excess = np.array([counts[fold == one].sum(0) for one in range(folds)]) - share  # (folds, classes)
+    better = counts.shape[1] > 0
+    while better:
+        better = False
+        for one in range(len(size)):
+            change = counts - counts[one]
+            gain = ((change * (excess[fold[one]] - excess[fold]) + change**2) / share).sum(1)
+            gain[size != size[one]] = 0
+            other = int(gain.argmin())
+            if gain[other] < -1e-9:
+                excess[fold[one]] += change[other]
+                excess[fold[other]] -= change[other]
+                fold[one], fold[other] = fold[other], fold[one]
+                better = True
     return fold
 
 # %% ../nbs/01_cohort.ipynb #72a8c884

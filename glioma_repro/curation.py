@@ -30,7 +30,7 @@ from tqdm.auto import tqdm
 
 from .cohort import Manifest, manifest_of, map_columns
 from .core import (
-    Cohort, PatientError, ReproError, SchemaError, atomic_path, check_same_grid, fingerprint, identity, inside, map_patients,
+    SEQUENCES, TARGET_NAMES, TARGETS, Cohort, PatientError, ReproError, SchemaError, atomic_path, check_same_grid, fingerprint, identity, inside, map_patients,
     participant_label, read_cohort, read_volume, sha256_of, show_images, write_json, write_text, write_volume)
 
 # %% ../nbs/01a_curation.ipynb #edf5aa89
@@ -568,7 +568,7 @@ def _write_if_new(made):
 def show_patients(
     cohort: Cohort,            # with images
     participants=None,         # whose; the first six if None
-    suffixes: tuple = ("T1w", "ce-gadolinium_T1w", "T2w", "FLAIR"),  # which images, if anybody has them
+    suffixes: tuple = (*SEQUENCES, "slice"),  # which images, if anybody has them
 ):                             # matplotlib figure
     "One row a patient: the slice with most tumour (or the middle one) of every sequence, the mask as an outline."
     rows, outlines = {}, {}
@@ -584,7 +584,7 @@ def show_patients(
         rows[one] = {name: volumes[name][middle] if name in volumes and len(volumes[name]) == depth else None for name in suffixes}
         outlines[one] = None if mask is None or len(mask) != depth else mask[middle]
     some = [name for name in suffixes if any(row[name] is not None for row in rows.values())]
-    return show_images({one: {name: row[name] for name in some} for one, row in rows.items()}, outlines)
+    return show_images({one: {SEQUENCES.get(name, name): row[name] for name in some} for one, row in rows.items()}, outlines)
 
 # %% ../nbs/01a_curation.ipynb #1e5a142b
 def summary(
@@ -592,8 +592,6 @@ def summary(
     out: str | Path | None = None,   # folder for summary.csv; nothing is written if None
 ) -> pd.DataFrame:                   # what, value
     "Counts of a cohort: patients, those with each sequence and mask, known labels; where it is from."
-    from glioma_repro.core import SEQUENCES, TARGET_NAMES, TARGETS
-
     rows = [("patients", len(cohort))]
     rows += [(f"with {SEQUENCES.get(name, name)}", sum(cohort.path(one, name).exists() for one in cohort.ids)) for name in (*SEQUENCES, "slice")]
     if cohort.mask_method:
