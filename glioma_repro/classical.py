@@ -36,19 +36,27 @@ def preparation() -> list:
     return [("impute", SimpleImputer(strategy="median", keep_empty_features=True)), ("scale", StandardScaler()), ("limit", limits)]
 
 
+def _weighted(values, weights):
+    "Features times their weights; a function of the module, so that it can go to another process."
+    return values * weights
+
+
 def logistic(
-    features: int,                     # how many it will see
-    strength="per feature",            # "per feature": C = 1 / features; a number: C; "inner": chosen by inner cross-validation
-):                                     # scikit-learn Pipeline
-    "L2 logistic regression, with imputation and scaling in front."
+    features,              # how many it will see, or the group of each as a list of words
+    strength=1.0,          # C: how far the prior lets the log-odds move; "inner": chosen by cross-validation within training
+):                         # scikit-learn Pipeline
+    "L2 logistic regression whose groups of features weigh the same, with imputation and scaling in front."
     from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
     from sklearn.pipeline import Pipeline
+    from sklearn.preprocessing import FunctionTransformer
 
+    group = pd.Series([""] * features if isinstance(features, int) else list(features), dtype=object)
+    weights = 1 / np.sqrt(group.map(group.value_counts()).to_numpy(float) * group.nunique())
     if strength == "inner":
-        last = LogisticRegressionCV(Cs=np.logspace(-4, 1, 11), cv=5, scoring="neg_log_loss", max_iter=2000)
+        last = LogisticRegressionCV(Cs=np.logspace(-2, 2, 9), cv=5, scoring="neg_log_loss", max_iter=2000)
     else:
-        last = LogisticRegression(C=1 / max(features, 1) if strength == "per feature" else float(strength), max_iter=2000, tol=1e-6)
-    return Pipeline([*preparation(), ("model", last)])
+        last = LogisticRegression(C=float(strength), max_iter=2000, tol=1e-6)
+    return Pipeline([*preparation(), ("weigh", FunctionTransformer(_weighted, kw_args={"weights": weights})), ("model", last)])
 
 
 def forest(
@@ -282,7 +290,7 @@ def auroc_within_folds(
 
 # %% ../nbs/08a_classical.ipynb #addcddc6
 class Retraining:
-    "Trains a model on all folds for given labels: called with class words, gives the AUROC within folds."
+    "Trains a model on all folds for given labels: called with class words, gives the AUROC within folds (for statistics.permutation_test)."
 
     def __init__(self,
         samples: Samples,    # one row a patient
@@ -295,11 +303,10 @@ class Retraining:
         if labels.index.duplicated().any():
             raise ReproError(f"{target}: a permutation test needs one row a patient; {labels.index[labels.index.duplicated()][0]} has several")
         kept = check_splits(splits, labels, target)
-        self.known = np.flatnonzero(labels.notna())
-        self.labels = labels.iloc[self.known].to_numpy(object)             # the true ones, in the order that calls expect
+        self.labels = labels.dropna()                                      # the true ones, by participant_id
         self.classes = tuple(one for one in TARGETS[target] if one in set(self.labels))
-        place = {one: number for number, one in enumerate(labels.index[self.known])}
-        inputs, steps = _columns(samples, model)[self.known], model.estimator
+        place = {one: number for number, one in enumerate(self.labels.index)}
+        inputs, steps = _columns(samples, model)[labels.notna().to_numpy()], model.estimator
         head, self.last = (steps[:-1], steps[-1]) if hasattr(steps, "steps") else (None, steps)
         self.repeats, self.parts = sorted({split.repeat for split, _, _ in kept}), []
         for split, train, test in kept:
@@ -308,12 +315,12 @@ class Retraining:
             self.parts.append((self.repeats.index(split.repeat), len(self.parts), train, test, *_prepared(head, self.last, inputs, train, test), number))
 
     def __call__(self,
-        labels: np.ndarray,  # (n,) class words of the patients whose label is known
+        labels: pd.Series,  # class words by participant_id, for everybody in self.labels
     ) -> float:
         "The AUROC within folds after training on these labels."
         from threadpoolctl import threadpool_limits
 
-        labels = np.asarray(labels, dtype=object)
+        labels = labels.reindex(self.labels.index).to_numpy(object)
         fold = np.full((len(self.repeats), len(labels)), -1)
         score = np.zeros((*fold.shape, len(self.classes)))
         with threadpool_limits(1):
@@ -404,7 +411,8 @@ def coefficients(
         fitted = _seeded(model.estimator, 0).fit(inputs[rows], (labels.iloc[rows] == classes[1]).to_numpy(int))
         if not hasattr(fitted[-1], "coef_"):
             raise ReproError(f"model {model.name} has no coefficients; use importances")
-        found.append(fitted[-1].coef_[0])
+        weights = fitted["weigh"].kw_args["weights"] if "weigh" in fitted.named_steps else 1.0
+        found.append(fitted[-1].coef_[0] * weights)
     mean = np.mean(found, axis=0)
     same = (np.sign(found) == np.sign(mean)).mean(axis=0)
     table = pd.DataFrame({"target": target, "feature": model.features, "coefficient": mean, "same_sign": same})
@@ -435,7 +443,7 @@ def plot_importances(
 # %% ../nbs/08a_classical.ipynb #c56aece3
 def baseline_models(
     groups: dict,          # of radiomics.feature_groups: group: feature names
-    strength="per feature",  # of logistic
+    strength=1.0,          # of logistic
     trees: int = 200,      # of forest; 0: no forests
 ) -> list[Model]:
     "Majority class, age, site, volume, shape and location, first order raw and z-scored, all together; those with many features as a forest too."
@@ -446,7 +454,8 @@ def baseline_models(
     for name, members in kinds.items():
         features = tuple(feature for one in members for feature in groups.get(one, ()))
         if features:
-            models.append(Model(name, features, logistic(len(features), strength)))
+            group_of = [one for one in members for _ in groups.get(one, ())]
+            models.append(Model(name, features, logistic(group_of, strength)))
             if trees and len(members) + len(features) > 6 and name not in ("site", "volume"):
                 models.append(Model(f"{name}, forest", features, forest(trees)))
     return models

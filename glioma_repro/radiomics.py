@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SETTINGS', 'LOBES', 'FEATURES_VERSION', 'run_pyradiomics', 'describe_features', 'reference_region', 'turned',
            'relative_features', 'lobe_shares', 'normal_tissue', 'z_score', 'features_of', 'patient_features',
-           'extract_features', 'references', 'missing_sequences', 'feature_samples', 'feature_groups',
+           'extract_features', 'references', 'missing_sequences', 'feature_samples', 'feature_groups', 'largest_slices',
            'plot_correlation']
 
 # %% ../nbs/08_radiomics.ipynb #9ab38377
@@ -419,6 +419,28 @@ def feature_groups(
         group = named.get(name) or ("location" if name.startswith("location_") else name.split("_")[0])
         groups.setdefault(group, []).append(name)
     return groups
+
+# %% ../nbs/08_radiomics.ipynb #30059a9f
+def largest_slices(
+    cohort: Cohort,              # with images and tumour masks
+    participants,                # participant_ids
+    images: str | None = None,   # derivatives/<images>; as scanned if None
+) -> tuple[dict, dict]:          # {patient: {sequence: (H, W)}} and {patient: (H, W) mask}, for core.show_images
+    "The slice with the largest tumour area of some patients; who cannot be read is left out."
+    rows, masks = {}, {}
+    for one in participants:
+        try:
+            mask = sitk.GetArrayFromImage(turned(cohort.mask(one)))
+            level = int(mask.sum((1, 2)).argmax())
+            found = {name: sitk.GetArrayFromImage(turned(cohort.image(one, name, images))) for name in cohort.sequences(one, images)}
+        except PatientError:
+            continue
+        if not all(part.shape == mask.shape for part in found.values()):
+            continue  # a sequence on a grid of its own cannot be drawn with this mask
+        rows[one] = {SEQUENCES[name]: found[name][level] if name in found else None for name in SEQUENCES}
+        masks[one] = mask[level]
+    seen = [title for title in SEQUENCES.values() if any(row[title] is not None for row in rows.values())]
+    return {one: {title: row[title] for title in seen} for one, row in rows.items()}, masks
 
 # %% ../nbs/08_radiomics.ipynb #ca0baf83
 def plot_correlation(
