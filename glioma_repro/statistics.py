@@ -38,13 +38,15 @@ def binormal_scores(
     models: int = 1,       # scores of several models on the same patients
     correlation: float = 0.0,   # between the models' scores within a class
     repeats: int = 1,      # independent data sets
+    spread: float = 1.0,   # standard deviation of the positives' normal scores; the negatives' is 1
 ) -> tuple[np.ndarray, np.ndarray]:  # (patients,) bool label; (repeats, models, patients) scores in (0, 1)
-    "Scores of the binormal model, whose true AUROC is known: normal with equal variance, shifted by sqrt(2) times the normal quantile of `auroc`."
+    "Scores of the binormal model, whose true AUROC is known: the positives' shift is the normal quantile of `auroc` times sqrt(1 + spread^2)."
     label = np.arange(positives + negatives) < positives
     common = draw.normal(size=(repeats, 1, len(label)))
     own = draw.normal(size=(repeats, models, len(label)))
     normal = np.sqrt(correlation) * common + np.sqrt(1 - correlation) * own
-    return label, special.expit(normal + np.sqrt(2) * stats.norm.ppf(auroc) * label)
+    normal = np.where(label, spread * normal + np.sqrt(1 + spread**2) * stats.norm.ppf(auroc), normal)
+    return label, special.expit(normal)
 
 # %% ../nbs/09_statistics.ipynb #b1246a48
 def patient_weights(
@@ -273,7 +275,7 @@ def auroc_covariance(
     return above.mean(1), np.atleast_2d(np.cov(above)) / above.shape[1] + np.atleast_2d(np.cov(below)) / below.shape[1]
 
 # %% ../nbs/09_statistics.ipynb #182ffbd5
-AUROC_INTERVALS = ("DeLong", "DeLong logit", "Newcombe", "bootstrap")
+AUROC_INTERVALS = ("DeLong", "DeLong logit", "Newcombe", "auto", "bootstrap")  # auto: Newcombe where a class has fewer than 30 patients, else DeLong
 
 
 def newcombe_interval(
@@ -298,10 +300,12 @@ def auroc_interval(
     variance: float,      # of it, by DeLong
     positives: int,       # patients
     negatives: int,       # patients
-    method: str = "DeLong",  # DeLong, "DeLong logit" or Newcombe
+    method: str = "DeLong",  # DeLong, "DeLong logit", Newcombe or auto
     level: float = 0.95,  # of confidence
 ) -> tuple[float, float, str]:  # low, high, and how it was made
     "Interval of an AUROC, cut to [0, 1]. Where DeLong's variance is zero: Newcombe's if the classes are apart, no width if all scores are equal."
+    if method == "auto":
+        method = "Newcombe" if min(positives, negatives) < 30 else "DeLong"
     if variance <= 1e-20 and abs(value - 0.5) < 1e-12:
         return 0.5, 0.5, "equal scores"  # a constant score has AUROC 0.5 in any sample
     if variance <= 1e-20 or method == "Newcombe":
@@ -1098,11 +1102,13 @@ def interval_coverage(
     repeats: int = 1000,   # simulated test sets
     iterations: int = 500,  # bootstrap draws in each
     seed: int = 0,
+    spread: float = 1.0,   # of the positives' scores against the negatives', see binormal_scores
 ) -> pd.DataFrame:         # a row an interval: coverage, below (truth below it), above, width
     "How often each 95 % interval of an AUROC contains the truth, in binormal test sets of this size."
-    label, scores = binormal_scores(positives, negatives, value, generator(seed, "coverage", positives, negatives, value), repeats=repeats)
+    label, scores = binormal_scores(positives, negatives, value, generator(seed, "coverage", positives, negatives, value),
+                                    repeats=repeats, spread=spread)
     rows, weights = [], patient_weights(np.arange(len(label)), iterations, seed)
-    for number, one in enumerate(scores[:, 0]):
+    for one in scores[:, 0]:
         estimate, covariance = auroc_covariance(label, one)
         limits = {method: auroc_interval(estimate[0], covariance[0, 0], positives, negatives, method)[:2] for method in AUROC_INTERVALS[:3]}
         variance = covariance[0, 0]  # as pROC does where the classes are apart: no width
@@ -1115,12 +1121,12 @@ def interval_coverage(
     table = table.assign(coverage=(table["low"] <= value) & (value <= table["high"]), below=value < table["low"], above=value > table["high"],
                          width=table["high"] - table["low"])
     found = table.groupby("interval", sort=False)[["coverage", "below", "above", "width"]].mean().reset_index()
-    return found.assign(positives=positives, negatives=negatives, auroc=value)
+    return found.assign(positives=positives, negatives=negatives, auroc=value, spread=spread)
 
 # %% ../nbs/09_statistics.ipynb #ff5443f2
 def age_alone(
     cohort: Cohort,        # with age in its table
-    targets=None,          # all targets that the cohort has labels for, if None
+    targets="all",         # "all", one name or several
     folds: int = 5,        # by patient
     repeats: int = 1,
     seed: int = 0,
@@ -1130,13 +1136,12 @@ def age_alone(
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
-    from glioma_repro.cohort import patient_splits
+    from glioma_repro.cohort import patient_splits, usable_targets
 
     table = cohort.participants.set_index("participant_id")
     if "age" not in table or table["age"].isna().all():
         raise ReproError(f"cohort {cohort.name} has no ages; give a table of predictions instead")
-    usable = [one for one in (targets or TARGETS) if (cohort.labels(one).value_counts() >= folds).sum() >= 2
-              and (cohort.labels(one).value_counts() >= folds).all()]
+    usable = usable_targets(cohort, targets, folds).query("usable")["target"].tolist()
     age, parts = table[["age"]].astype("float64"), []
     for split in patient_splits(cohort, usable, folds, repeats, seed) if usable else []:
         for target in usable:
