@@ -246,24 +246,42 @@ class Grid:
         return self.size[::-1]
 
 
+def _spread(array, own, grid):
+    "A (z, y, x, ...) array on a coarse grid, linearly interpolated onto another with the same axes."
+    for axis, k in enumerate((2, 1, 0)):
+        position = (grid.origin[k] + grid.spacing[k] * np.arange(grid.size[k]) - own.origin[k]) / own.spacing[k]
+        low = np.clip(np.floor(position).astype(int), 0, own.size[k] - 2)
+        weight = np.clip(position - low, 0, 1).astype(array.dtype).reshape([-1 if one == axis else 1 for one in range(array.ndim)])
+        array = np.take(array, low, axis) * (1 - weight) + np.take(array, low + 1, axis) * weight
+    return array
+
+
 _LOW, _HIGH = (-96.0, -98.0, -82.0), (96.0, 134.0, 110.0)   # mm: the box that holds every head
 _COARSE = Grid.over(tuple(a - 8 for a in _LOW), tuple(b + 8 for b in _HIGH), 4.0)  # the grid of deformations and of noise
 _FIELD = Grid.over(tuple(a - 40 for a in _LOW), tuple(b + 40 for b in _HIGH), 12.0)  # the grid of bias fields, wider because heads move
 
 # %% ../nbs/02_phantom.ipynb #79186848
-@lru_cache(maxsize=1)
-def _sharp_head(step):
-    "The head at the resolution of its own grid (mm): Grid, fractions (channels, z, y, x), distance from the inner skull (mm)."
-    grid, maps = Grid.over(_LOW, _HIGH, step), {}
-    like = grid.image(np.zeros(grid.shape, np.float32))
+def _template_on(grid):
+    "The template's maps on a grid, as arrays."
+    like, step, maps = grid.image(np.zeros(grid.shape, np.float32)), grid.spacing[0], {}
     for name, image in template_maps().items():
         smooth = sitk.SmoothingRecursiveGaussian(image, 0.4 * step) if step > 1 else image
         maps[name] = sitk.GetArrayFromImage(sitk.Resample(smooth, like, sitk.Transform(), sitk.sitkLinear))
-    inner = sitk.BinaryMorphologicalClosing(grid.image((maps["t1"] > 20).astype(np.uint8)), [round(6 / step)] * 3)
+    return maps
+
+
+@lru_cache(maxsize=1)
+def _sharp_head(step):
+    "The head at the resolution of its own grid (mm): Grid, fractions (channels, z, y, x), distance from the inner skull (mm)."
+    grid, plain = Grid.over(_LOW, _HIGH, step), Grid.over(_LOW, _HIGH, 2.0)
+    maps = _template_on(plain)
+    inner = sitk.BinaryMorphologicalClosing(plain.image((maps["t1"] > 20).astype(np.uint8)), [3, 3, 3])  # fills the sulci
     distance = sitk.GetArrayFromImage(sitk.SignedMaurerDistanceMap(inner, squaredDistance=False, useImageSpacing=True)).astype(np.float32)
+    if grid != plain:  # a distance is smooth: the same skull at every resolution
+        maps, distance = _template_on(grid), _spread(distance, plain, grid)
     head = _brain_fractions(maps, distance) | _shells(distance, grid)
     brain = np.clip(0.5 - distance / step, 0, 1)
-    parenchyma = ndimage.gaussian_filter(np.minimum(1, head["gm"] + head["wm"]), 1.6 / step)
+    parenchyma = ndimage.gaussian_filter(np.minimum(1, head["gm"] + head["wm"]), 1.6 / step, truncate=3)
     return grid, np.stack([head[one] for one in _HEAD] + [brain, np.clip(2.2 * parenchyma - 0.7, 0, 1)]).astype(np.float32), distance
 
 
@@ -410,16 +428,6 @@ def jacobian(
     return np.linalg.det(np.stack(steps, -2) + np.eye(3))
 
 # %% ../nbs/02_phantom.ipynb #94ce842d
-def _spread(array, own, grid):
-    "A (z, y, x, ...) array on a coarse grid, linearly interpolated onto another with the same axes."
-    for axis, k in enumerate((2, 1, 0)):
-        position = (grid.origin[k] + grid.spacing[k] * np.arange(grid.size[k]) - own.origin[k]) / own.spacing[k]
-        low = np.clip(np.floor(position).astype(int), 0, own.size[k] - 2)
-        weight = np.clip(position - low, 0, 1).astype(array.dtype).reshape([-1 if one == axis else 1 for one in range(array.ndim)])
-        array = np.take(array, low, axis) * (1 - weight) + np.take(array, low + 1, axis) * weight
-    return array
-
-
 def patient_maps(
     displacement: np.ndarray,  # (z, y, x, 3) on the 4 mm grid, mm
     grid: Grid,                # of the patient's images
