@@ -28,7 +28,7 @@ import SimpleITK as sitk
 from PIL import Image
 from tqdm.auto import tqdm
 
-from .cohort import Manifest, manifest_of, map_columns
+from .cohort import Manifest, include, manifest_of, map_columns
 from .core import (
     SEQUENCES, TARGET_NAMES, TARGETS, Cohort, PatientError, ReproError, SchemaError, atomic_path, check_same_grid, fingerprint, identity, inside, map_patients,
     participant_label, read_cohort, read_volume, sha256_of, show_images, write_json, write_text, write_volume)
@@ -403,7 +403,7 @@ def import_brats(
     folder: Path,    # the data set
 ) -> dict:           # the record
     "One BraTS patient: the sequences as they are, the whole tumour, and its parts."
-    one, (name, files) = case.participant_id, brats_files(Path(case.place))
+    one, (_, files) = case.participant_id, brats_files(Path(case.place))
     images = {suffix: (read_volume(path, one), {"SourceFile": path.name}) for suffix, path in files.items() if suffix != "mask"}
     first = next(iter(images))
     for suffix, (image, _) in images.items():
@@ -493,7 +493,7 @@ def curate(
                   problems=pd.DataFrame(sorted(problems), columns=["participant_id", "problem"]),
                   flow=[(rule, before - len(cases) + len(kept), absent) for rule, before, absent in flow],
                   provenance=_provenance(manifest, used, records))
-    return _write_if_new(made)
+    return _write_if_new(include(made, manifest.inclusion))
 
 # %% ../nbs/01a_curation.ipynb #a0daf6d2
 def _roots(source, out):

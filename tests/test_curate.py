@@ -21,7 +21,7 @@ import SimpleITK as sitk
 from PIL import Image
 
 from glioma_repro import curation
-from glioma_repro.cohort import check_no_leak, manifest_of, patient_splits, split_external
+from glioma_repro.cohort import check_no_leak, flow_table, manifest_of, patient_splits, split_external
 from glioma_repro.core import LeakError, ReproError, SchemaError, generator, read_cohort, real_data, sha256_of, write_volume
 from glioma_repro.curation import curate, fetch, fetch_file, show_patients, summary, unpack
 
@@ -132,8 +132,8 @@ def test_clusters_of_data_csv_are_never_carried(source):
     pd.DataFrame(dict(Patient=["TCGA_CS_0001", "TCGA_FG_0077"], COCCluster=[3, 1], gender=[2, 1])).to_csv(source / "kaggle_3m" / "data.csv", index=False)
     cohort = curated(source)
     assert not [name for name in cohort.participants if "luster" in name or name == "gender"]
-    assert cohort.flow == [("images present (listed in data.csv)", 4, ["sub-TCGAFG0077"])]
-    assert [list(step) for step in read_cohort(cohort.folder).flow] == [["images present (listed in data.csv)", 4, ["sub-TCGAFG0077"]]]
+    flow = [["images present (listed in data.csv)", 4, ["sub-TCGAFG0077"]], ["FLAIR present", 3, []], ["tumour mask present", 3, []]]
+    assert [list(step) for step in cohort.flow] == flow == [list(step) for step in read_cohort(cohort.folder).flow]
 
 
 def test_jobs_do_not_change_a_byte(source):
@@ -407,6 +407,7 @@ def test_brats(tmp_path):
     assert cohort.labels("mgmt")["sub-BraTS202100000"] == "methylated" and cohort.labels("idh")["sub-BraTS202100001"] == "mutant"
     parts = sitk.GetArrayFromImage(cohort_image(cohort, "sub-BraTS202100000", "dseg"))
     whole = sitk.GetArrayFromImage(cohort.mask("sub-BraTS202100000", like=cohort.image("sub-BraTS202100000", "FLAIR")))
+    assert flow_table(cohort)["rule"].tolist() == ["T1w and FLAIR present"]
     assert set(np.unique(parts)) == {0, 1, 2, 3, 4} and ((parts > 0) == (whole > 0)).all()
     assert "no tumour mask" in cohort.problems.set_index("participant_id").loc["sub-BraTS202100001", "problem"]
     slices = fake_patient(tmp_path / "slices" / "kaggle_3m", "TCGA-CS-0001").parent.parent
