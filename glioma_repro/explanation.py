@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['APPEARANCE_UNITS', 'principal_axes', 'component_scores', 'component_table', 'decisive_component', 'prototypes',
            'show_prototypes', 'plot_components', 'appearance', 'measure_appearance', 'compare_classes',
-           'plot_appearance']
+           'plot_appearance', 'seconds_to_answer']
 
 # %% ../nbs/12_explanation.ipynb #f6476fc4
 import numpy as np
@@ -281,3 +281,37 @@ def plot_appearance(
         axis.set_ylim(len(quantities) - 0.5, -0.5)
     figure.supxlabel("chance that a patient of the first-named class has the larger value", fontsize=11)
     return figure
+
+# %% ../nbs/12_explanation.ipynb #854cb4f8
+def seconds_to_answer(
+    network,                       # trained or not: the time is the same
+    classes: dict,                 # target: classes
+    cohort: Cohort,                # images and masks
+    participants: list[str],       # whom
+    slicing,                       # a slices.Slicing
+    sequences: tuple[str, ...],    # the network's channels
+    training,                      # a training.Training: device, precision, threads
+    method: str | None = None,     # derivatives/<method> of the images
+    repeats: int = 30,             # of the forward pass
+) -> pd.DataFrame:                 # participant_id, slices, seconds for reading and cutting, for scoring; for one slice
+    "How long each step takes, a patient at a time."
+    import time
+
+    from glioma_repro.slices import slice_cohort
+    from glioma_repro.training import predict_scores
+
+    rows = []
+    for one in participants:
+        start = time.perf_counter()
+        samples, _ = slice_cohort(cohort.subset([one]), slicing, sequences, targets=(), method=method, jobs=1)
+        cut = time.perf_counter()
+        predict_scores(network, samples, classes, training)
+        scored = time.perf_counter()
+        single, times = samples.take([0]), []
+        for _ in range(repeats):
+            begin = time.perf_counter()
+            predict_scores(network, single, classes, training)
+            times.append(time.perf_counter() - begin)
+        rows.append({"participant_id": one, "slices": len(samples), "reading and cutting (s)": cut - start, "scoring all slices (s)": scored - cut,
+                     "volume to answer (s)": scored - start, "one slice (s)": float(np.median(times))})
+    return pd.DataFrame(rows)

@@ -234,7 +234,7 @@ def slice_cohort(
     if missing not in ("leave out", "impute"):
         raise ReproError(f"missing={missing!r}; it is 'leave out' or 'impute'")
     sequences = tuple(sequences or common_sequences(cohort, method))
-    results, problems = map_patients(_slice_patient, cohort.ids, jobs, "slices", cohort=cohort, sequences=sequences,
+    results, problems = map_patients(_slice_patient, cohort.ids, jobs, "slices" if len(cohort) > 1 else "", cohort=cohort, sequences=sequences,
                                      slicing=slicing, method=method, missing=missing)
     if not results:
         raise ReproError(f"cohort {cohort.name}: no patient gave a slice; the first problem: {'; '.join(problems['problem'].head(1))}")
@@ -243,7 +243,7 @@ def slice_cohort(
     inputs = np.concatenate(pictures)
     imputed = table.loc[table["imputed"] != "", ["participant_id", "imputed"]].drop_duplicates()
     notes = imputed.assign(problem="imputed: " + imputed["imputed"])[["participant_id", "problem"]]
-    labels = pd.DataFrame({one: cohort.labels(one) for one in targets})
+    labels = pd.DataFrame({one: cohort.labels(one) for one in targets}, index=cohort.ids)
     samples = Samples(impute_channels(inputs) if len(imputed) else inputs, table, labels.loc[table["participant_id"]], sequences,
                       np.concatenate(masks))
     return samples, pd.concat([problems, notes], ignore_index=True)

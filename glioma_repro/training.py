@@ -6,7 +6,7 @@
 __all__ = ['VERSION', 'Training', 'learning_rate_at', 'sample_weights', 'encode_targets', 'masked_cross_entropy', 'keep_memory',
            'torch_threads', 'Trained', 'TrainingError', 'epoch_batches', 'training_fingerprint', 'check_inputs',
            'check_outputs', 'fit', 'predict_scores', 'correct_prior', 'train_many', 'CrossValidated', 'classes_of',
-           'trainable', 'cross_validate_network']
+           'trainable', 'cross_validate_network', 'permute_labels', 'null_aurocs']
 
 # %% ../nbs/11_training.ipynb #99241251
 import ctypes
@@ -741,6 +741,8 @@ def cross_validate_network(
             own = replace(training, seed=seed_of(training.seed, "network", name))
             tasks.append(dict(build=build, samples=samples, external=external, split=split, classes=group, training=own, augment=augment,
                               checkpoint=None if checkpoints is None else Path(checkpoints) / f"{name}.safetensors", layer=layer, seed=training.seed))
+    if checkpoints is not None:
+        Path(checkpoints).mkdir(parents=True, exist_ok=True)
     parts = train_many(_train_one, tasks, jobs, training.threads, training.device, description)
     return _gather(parts, fields, external_name)
 
@@ -762,3 +764,36 @@ def _gather(parts, fields, external_name):
         raise ReproError("no target could be trained in any fold: " + "; ".join(f"{one['target']}: {one['problem']}" for one in problems[:4]))
     return CrossValidated(concat(corrected), concat(plain), pd.concat(histories, ignore_index=True),
                           pd.DataFrame(problems, columns=["repeat", "fold", "target", "problem"]), parts)
+
+# %% ../nbs/11_training.ipynb #d4719e0d
+def permute_labels(
+    samples: Samples,   # one or several samples a patient
+    seed: int,          # which permutation
+) -> Samples:           # the same inputs; the patients' labels dealt anew
+    "Gives each patient the labels of another, all targets together."
+    ids = samples.table["participant_id"]
+    people = ids.drop_duplicates().tolist()
+    labels = samples.targets.assign(one=ids.to_numpy()).drop_duplicates("one").set_index("one")
+    dealt = generator(seed, "permuted labels").permutation(len(people))
+    other = {person: people[place] for person, place in zip(people, dealt)}
+    return replace(samples, targets=labels.loc[[other[one] for one in ids]].reset_index(drop=True))
+
+
+def null_aurocs(
+    build, samples: Samples, splits, targets: tuple[str, ...], training: Training = Training(), augment=None,  # as for cross_validate_network
+    permutations: int = 1,        # how often everything is trained again
+    description: str = "permuted labels",  # what the progress bar says
+    **settings,                   # heads, checkpoints, jobs
+) -> pd.DataFrame:                # permutation, target, auroc (per patient, out of fold)
+    "AUROCs of networks trained on permuted labels."
+    from glioma_repro.statistics import evaluate
+
+    rows, checkpoints = [], settings.pop("checkpoints", None)
+    for number in range(permutations):
+        dealt = permute_labels(samples, seed_of(training.seed, "null", number))
+        result = cross_validate_network(build, dealt, splits, targets, training, augment, description=f"{description} {number + 1}", study="null",
+                                        model="network", cohort="permuted", protocol="permuted",
+                                        checkpoints=None if checkpoints is None else Path(checkpoints) / f"permutation{number}", **settings)
+        table = evaluate(result.predictions.select(subset="test"), measures=("auroc",), iterations=2)
+        rows += [dict(permutation=number, target=row.target, auroc=row.value) for row in table.itertuples()]
+    return pd.DataFrame(rows, columns=["permutation", "target", "auroc"])
