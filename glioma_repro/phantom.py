@@ -10,7 +10,7 @@ __all__ = ['GROUPS', 'HISTOLOGY', 'ATTRIBUTES', 'LOBES', 'EFFECTS', 'HAZARD', 'T
            'tissue_signal', 'nulling_time', 'scanner', 'log_bias', 'acquire', 'motion', 'as_scanned', 'PhantomSettings',
            'phantom_settings', 'sequence_grid', 'scan', 'make_patient', 'generator_version', 'make_phantom',
            'phantom_cache', 'phantom', 'truth_table', 'truth_bias', 'truth_transform', 'truth_displacement',
-           'attribute_scores', 'bayes_posterior', 'oracle_predictions']
+           'attribute_scores', 'bayes_posterior', 'oracle_predictions', 'review_phantom']
 
 # %% ../nbs/02_phantom.ipynb #d43cbbe0
 import importlib
@@ -39,7 +39,7 @@ GROUPS = pd.DataFrame([
     ("IDH-wildtype", 0.50, "wildtype", "intact", 0.48, 0.07, 0.15, 0.78),
     ("astrocytoma, IDH-mutant", 0.30, "mutant", "intact", 0.74, 0.42, 0.40, 0.18),
     ("oligodendroglioma, codeleted", 0.20, "mutant", "codeleted", 0.86, 0.58, 0.42, 0.00),
-], columns=["group", "share", "idh", "codel_1p19q", "methylated", "grade2", "grade3", "grade4"])  # Eckel-Passow 2015, Ceccarelli 2016, rounded
+], columns=["group", "share", "idh", "codel_1p19q", "methylated", "grade2", "grade3", "grade4"])  # chosen, so that every class occurs in a small cohort
 
 HISTOLOGY = {
     ("IDH-wildtype", 2): "diffuse astrocytoma", ("IDH-wildtype", 3): "anaplastic astrocytoma", ("IDH-wildtype", 4): "glioblastoma",
@@ -85,7 +85,7 @@ ATTRIBUTES = pd.DataFrame([
     ("mass_effect", "logit", 0.0, 0.7, "1", "displacement of the brain at the tumour's surface, relative to 0.4 radii"),
 ], columns=["attribute", "scale", "mean", "sd", "unit", "meaning"]).set_index("attribute")
 
-LOBES = {"frontal": 0.36, "temporal": 0.27, "parietal": 0.18, "occipital": 0.06, "insula": 0.09, "deep": 0.04}  # shares, after Larjavaara 2007
+LOBES = {"frontal": 0.38, "temporal": 0.28, "parietal": 0.16, "occipital": 0.05, "insula": 0.08, "deep": 0.05}  # shares, roughly Larjavaara 2007
 
 # %% ../nbs/02_phantom.ipynb #485f4ab2
 EFFECTS = pd.DataFrame([
@@ -838,6 +838,7 @@ def _locked(path):
         yield
 
 
+@lru_cache(maxsize=1)  # of the code as it was when first asked, not of a file that changes while it runs
 def generator_version() -> str:
     "A fingerprint of the code that makes phantoms and of the libraries whose numbers go into the images."
     source = globals().get("__file__") or importlib.import_module("glioma_repro.phantom").__file__
@@ -1027,9 +1028,36 @@ def oracle_predictions(
         if exact:
             probability = posterior.loc[test].to_numpy()
         else:
+            if labels[train].nunique() < 2:
+                raise ReproError(f"cohort {cohort.name}: fold {split.fold} of {target} trains on one class only; use fewer folds, or make more patients")
             model = make_pipeline(StandardScaler(), LogisticRegression(C=0.3, max_iter=2000)).fit(scores.loc[train], labels[train].astype(str))
             probability = pd.DataFrame(model.predict_proba(scores.loc[test]), columns=model.classes_).reindex(columns=list(classes), fill_value=0.0).to_numpy()
         probability = probability / probability.sum(axis=1, keepdims=True)
         parts.append(predictions_of(probability, classes, pd.DataFrame(dict(participant_id=test)), labels[test], subset=split.subset,
                                     fold=split.fold, repeat=split.repeat, target=target, **known))
     return concat(parts)
+
+# %% ../nbs/02_phantom.ipynb #c736e7af
+def review_phantom(
+    spec: str = "phantom",           # phantom, or phantom:name=value,…
+    out: str | Path | None = None,   # a folder for truth.csv and predictions.csv (the oracle's); not written if None
+    folds: int = 3,                  # of the oracle; targets with smaller classes are left out
+    seed: int = 0,                   # of the folds
+    jobs: int | None = None,         # processes
+) -> dict:                           # cohort, truth (table), groups (mean attributes), predictions (or None)
+    "Makes a phantom (or finds it in the cache) and lets the oracle judge it."
+    from glioma_repro.cohort import patient_splits, usable_targets
+
+    cohort = phantom(spec, jobs=jobs)
+    truth, usable = truth_table(cohort), usable_targets(cohort, folds=folds)
+    targets = usable.loc[usable["usable"], "target"].tolist()
+    splits = patient_splits(cohort, targets, folds=folds, seed=seed) if targets else []
+    parts = [oracle_predictions(cohort, one, splits, seed=seed, exact=exact) for one in targets for exact in (False, True)]
+    groups = truth.groupby("group")[["age", "radius", "enhancement", "necrosis", "oedema", "margin", "mismatch", "tumor_ml"]].mean()
+    groups.insert(0, "patients", truth["group"].value_counts())
+    predictions = concat(parts) if parts else None
+    if out is not None:
+        write_text(Path(out) / "truth.csv", truth.to_csv(index=False, lineterminator="\n"))
+        if predictions is not None:
+            predictions.write(Path(out) / "predictions.csv")
+    return dict(cohort=cohort, truth=truth, groups=groups, predictions=predictions)
