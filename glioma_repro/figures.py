@@ -33,7 +33,8 @@ def _curves(
         classes = [one for one in TARGETS.get(target, sorted(rows["class"].unique())) if one in set(rows["class"])]
         for name, part in rows.groupby(by, sort=False, dropna=False):
             for positive in classes if len(classes) > 2 else classes[-1:]:
-                title = f"{name}: {positive}" if len(classes) > 2 else str(name)
+                several = rows[by].nunique(dropna=False) > 1
+                title = str(name) if len(classes) < 3 else f"{name}: {positive}" if several else f"{target} {positive}"
                 yield target, title, positive, Predictions(part)
 
 # %% ../nbs/09d_figures.ipynb #14aee452
@@ -73,7 +74,9 @@ def _panels(
     set_style()
     columns = min(columns, len(titles)) or 1
     rows = -(-len(titles) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(min(width * columns, 10 if columns > 1 else width), height * rows), squeeze=False)
+    whole = min(width * columns, 10 if columns > 1 else width)
+    height = min(height, height * whole / (width * columns) + 0.6)  # narrower panels need less height
+    figure, axes = plt.subplots(rows, columns, figsize=(whole, height * rows), squeeze=False)
     for axis in axes.ravel()[len(titles):]:
         axis.set_axis_off()
     return figure, dict(zip(titles, axes.ravel()))
@@ -123,7 +126,7 @@ def plot_roc(
         axis.plot([0, 1], [0, 1], color="0.6", linewidth=0.8, zorder=0)
         axis.set(title=TARGET_NAMES.get(target, target), xlabel="1 − specificity", ylabel="sensitivity", xlim=(0, 1), ylim=(0, 1.01))
         axis.set_aspect("equal")
-        axis.legend(loc="lower right", fontsize=9, handlelength=2.4)
+        axis.legend(loc="lower right", fontsize=9, handlelength=2.4, frameon=True, framealpha=0.8, edgecolor="none")
     return figure
 
 # %% ../nbs/09d_figures.ipynb #256173a3
@@ -164,7 +167,7 @@ def plot_precision_recall(
             _draw_precision(axis, number, title, *_one_a_patient(part, positive), iterations, threshold, generator(seed, "precision", target, title))
         axis.set(title=TARGET_NAMES.get(target, target), xlabel="recall (sensitivity)", ylabel="precision", xlim=(0, 1), ylim=(0, 1.01))
         axis.set_aspect("equal")
-        axis.legend(loc="lower left", fontsize=9, handlelength=2.4)
+        axis.legend(loc="lower left", fontsize=9, handlelength=2.4, frameon=True, framealpha=0.8, edgecolor="none")
     return figure
 
 # %% ../nbs/09d_figures.ipynb #b2a1bacc
@@ -333,7 +336,7 @@ def plot_kaplan_meier(
     title: str = "",               # over the plot
     end: float | None = None,      # the last time drawn; the longest if None
 ):                                 # matplotlib figure
-    "Kaplan-Meier curves with 95 % bands and the numbers at risk."
+    "Kaplan-Meier curves with 95 % bands (as long as five are at risk) and the numbers at risk."
     import matplotlib.pyplot as plt
     from lifelines import KaplanMeierFitter
 
@@ -347,11 +350,12 @@ def plot_kaplan_meier(
         mine, (colour, dashes, _) = table[table[group] == name], _look(number)
         fit = KaplanMeierFitter().fit(mine[time].astype(float), mine[event].astype(int))
         curve, band = fit.survival_function_.iloc[:, 0], fit.confidence_interval_
-        axis.step(curve.index, curve, where="post", color=colour, linestyle=dashes, linewidth=1.8, label=f"{name} (n = {len(mine)})")
-        axis.fill_between(band.index, band.iloc[:, 0], band.iloc[:, 1], step="post", color=colour, alpha=0.13, linewidth=0)
+        axis.step(curve.index, curve, where="post", color=colour, linestyle=dashes, linewidth=1.8, label=name)
+        steady = [(mine[time] >= moment).sum() >= 5 for moment in band.index]  # a band on four patients would fill the picture
+        axis.fill_between(band.index, band.iloc[:, 0], band.iloc[:, 1], where=steady, step="post", color=colour, alpha=0.13, linewidth=0)
     axis.set(ylabel="alive", ylim=(0, 1.02), xlim=(0, end), title=title)
     if groups:
-        axis.legend(loc="upper right", fontsize=9.5)
+        figure.legend(*axis.get_legend_handles_labels(), loc="outside upper center", ncols=min(3, len(groups)), fontsize=9.5)
     _at_risk(below, table, time, group, groups, np.linspace(0, end, 7) if end < 3 else np.arange(0, end + 1e-9, max(1, round(end / 7))))
     below.set_xlabel(f"time ({unit})")
     return figure

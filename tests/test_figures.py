@@ -53,7 +53,7 @@ def test_three_classes_are_one_line_each():
     draw = np.random.default_rng(0)
     scores = draw.dirichlet([1, 1, 1], 60)
     predictions = made(np.array(["2", "3", "4"])[draw.integers(0, 3, 60)], scores, "grade", ("2", "3", "4"))
-    assert [one.split("\n")[0] for one in legend(plot_roc(predictions, iterations=20))] == ["m: 2", "m: 3", "m: 4"]
+    assert [one.split("\n")[0] for one in legend(plot_roc(predictions, iterations=20))] == ["grade 2", "grade 3", "grade 4"]
     assert _confusion(predictions).to_numpy().sum() == 60
 
 
