@@ -344,10 +344,10 @@ def delong(
 
 
 def _normal_test(difference, variance, level=0.95):
-    "Difference with interval, z and two-sided p; two identical rankings differ by nothing (p = 1)."
+    "Difference with interval, z and two-sided p; identical rankings differ by nothing (p = 1), without a variance nothing can be said (NaN)."
     error = float(np.sqrt(variance))
     z = float(difference / error) if error > 1e-12 else (0.0 if abs(difference) < 1e-12 else np.nan)
-    half = stats.norm.ppf(0.5 + level / 2) * error
+    half = stats.norm.ppf(0.5 + level / 2) * error if np.isfinite(z) else np.nan
     return dict(difference=float(difference), standard_error=error, low=float(difference - half), high=float(difference + half),
                 z=z, p=float(2 * stats.norm.sf(abs(z))))
 
@@ -948,7 +948,8 @@ def _compare_one(table_a, table_b, measures, settings):
     for name in names:
         for test in _tests_of(name, a.classes):
             found = _one_test(test, name, a, b, boot[name], settings)
-            rows.append(base | dict(measure=name, test=test) | boot[name] | found | dict(reason=note))
+            lacking = "" if np.isfinite((boot[name] | found)["p"]) else "the difference has no variance: scores tie or separate the classes completely"
+            rows.append(base | dict(measure=name, test=test) | boot[name] | found | dict(reason=lacking or note))
         each, share = _fold_differences(table_a, table_b, a.classes, name, settings["threshold"], settings["minimum"])
         if np.isfinite(each).sum() >= 2 and np.isfinite(share):
             found = corrected_resampled_t(each, share)
