@@ -37,7 +37,7 @@ class Contouring:
     dilation: int = 5          # pixels, the paper's
     smallest: int = 12         # pixels: a smaller result is no tumour
     contrast: float = 0.25     # robust standard deviations that the abnormal tissue must be brighter than normal brain on T2w
-    full: float = 0.9          # share of the region that may look abnormal; more, and there is no normal tissue in it
+    full: float = 0.7          # on FLAIR, where a glioma may be dark, the same only if more than this share of the region looks abnormal
 
     def __post_init__(self):
         if not 0 < self.sure <= 1 or min(self.tissues, self.iterations, self.smallest) < 1 or self.dilation < 0:
@@ -289,11 +289,10 @@ def segment_slice(
     "Posterior, contour and checks; raises ReproError if the region does not contain a tumour."
     region = region & brain
     posterior, brightness = abnormal_posterior(pictures, region, brain, priors, settings)
-    if bright and brightness < settings.contrast:
-        raise ReproError(f"the region does not contain the tumour: what stands out in it is {brightness:.1f} standard deviations brighter than "
-                         f"normal brain on T2w, at least {settings.contrast:g} are expected")
-    if drawn and posterior[region].mean() > settings.full:
-        raise ReproError(f"{posterior[region].mean():.0%} of the region looks abnormal: it misses the tumour, or holds no normal tissue; draw it wider around the tumour")
+    share = float(posterior[region].mean())
+    if brightness < settings.contrast and (bright or (drawn and share > settings.full)):
+        raise ReproError(f"the region does not contain the tumour: what stands out in it ({share:.0%} of it) is {brightness:.2f} standard deviations "
+                         f"brighter than normal brain, at least {settings.contrast:g} are expected; draw it around the tumour")
     mask, frames = shrink(posterior, region, settings)
     mask &= brain
     if mask.sum() < settings.smallest:
@@ -615,7 +614,7 @@ def show_segmentation(
         axis.contour(truth[number], [0.5], colors=[COLOURS[4]], linewidths=1.5)
         axis.contour(found["slices"][number].mask, [0.5], colors=[COLOURS[2]], linewidths=1.5)
         axis.add_patch(plt.Polygon(region.polygon, fill=False, edgecolor=COLOURS[1], linewidth=1.2))
-        axis.set(title=f"{one}: Dice {dice[one]:.2f}", xticks=[], yticks=[])
+        axis.set(title=f"{one}\nDice {dice[one]:.2f}", xticks=[], yticks=[])
     return figure
 
 # %% ../nbs/05_segmentation.ipynb #139a8476
