@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import optimize, special
 
-from .core import COLOURS, PREDICTIONS, TARGETS, Predictions, ReproError, generator, set_style, write_text
+from .core import COLOURS, PREDICTIONS, TARGET_NAMES, TARGETS, Predictions, ReproError, generator, set_style, write_text
 from .statistics import Scores, called, classes_of, proportion_interval, scores_of
 
 # %% ../nbs/09b_uncertainty.ipynb #02794eb6
@@ -145,7 +145,7 @@ def conformal_sets(
         wide = _wide(group.assign(fold=_dealt(group, parts, seed)), classes)
         for _, one in wide.groupby(["subset", "repeat"], sort=False):
             known = wide[(wide["subset"] == "test") & (wide["code"] >= 0)]
-            if one["subset"].iloc[0] == "test":
+            if (known["repeat"] == one["repeat"].iloc[0]).any():
                 known = known[known["repeat"] == one["repeat"].iloc[0]]
             answer = _sets(one, known, classes, alpha, class_conditional)
             found.append(answer.assign(**dict(zip(_GROUP, key))))
@@ -167,25 +167,31 @@ def _sets(one, known, classes, alpha, class_conditional):
     "The sets of the patients of one subset and repeat."
     strange = 1 - known[list(classes)].to_numpy()[np.arange(len(known)), known["code"]]
     crossed = one["subset"].iloc[0] == "test"
-    by_fold = one.set_index(["participant_id", "fold"])[list(classes)]
-    rows = []
-    for who, mine in one.groupby("participant_id", sort=True):
-        use = (known["fold"] != mine["fold"].iloc[0]).to_numpy() if crossed else np.ones(len(known), bool)
-        row = dict(subset=mine["subset"].iloc[0], repeat=mine["repeat"].iloc[0], participant_id=who, label=mine["label"].iloc[0])
-        mean = 1 - mine[list(classes)].mean()
-        for code, word in enumerate(classes):
-            compared = use & (known["code"] == code).to_numpy() if class_conditional else use
+    people = one.groupby("participant_id", sort=True)
+    own, label, fold_of = 1 - people[list(classes)].mean(), people["label"].first(), people["fold"].first()
+    p = {}
+    for code, word in enumerate(classes):
+        like = (known["code"] == code).to_numpy() if class_conditional else np.ones(len(known), bool)
+        count, total = np.ones(len(own)), np.ones(len(own))
+        for fold in known["fold"].unique():
+            compared = np.sort(strange[like & (known["fold"] == fold).to_numpy()])
             if crossed:
-                own = mean[word]
+                mine, use = own[word], (fold_of != fold).to_numpy()
             else:  # CV+: by the model that had not seen the known patient; the mean where that fold's model did not score
-                own = 1 - by_fold.loc[who, word].reindex(known["fold"][compared]).fillna(1 - mean[word]).to_numpy()
-            row[f"p_{word}"] = (1 + (strange[compared] >= own - 1e-12).sum()) / (compared.sum() + 1)
-        inside = [word for word in classes if row[f"p_{word}"] > alpha]
-        covered = pd.NA if pd.isna(row["label"]) else row["label"] in inside
-        rows.append(row | dict(set="|".join(inside), size=len(inside), covered=covered))
-    return pd.DataFrame(rows).astype({"covered": "boolean"})
+                mine = (1 - one[one["fold"] == fold].groupby("participant_id")[word].mean()).reindex(own.index).fillna(own[word])
+                use = np.ones(len(own), bool)
+            count += use * (len(compared) - np.searchsorted(compared, mine.to_numpy() - 1e-12, side="left"))
+            total += use * len(compared)
+        p[f"p_{word}"] = count / total
+    table = pd.DataFrame(p, index=own.index)
+    inside = table.to_numpy() > alpha
+    sets = ["|".join(word for word, kept in zip(classes, row) if kept) for row in inside]
+    covered = [pd.NA if pd.isna(one) else bool(row[classes.index(one)]) for one, row in zip(label, inside)]
+    first = dict(subset=one["subset"].iloc[0], repeat=one["repeat"].iloc[0], participant_id=own.index, label=label.to_numpy())
+    return pd.DataFrame(first | dict(set=sets, size=inside.sum(1), covered=pd.array(covered, dtype="boolean")) | {
+        name: table[name].to_numpy() for name in p})
 
-
+# %% ../nbs/09b_uncertainty.ipynb #78e6e24f
 def conformal_summary(
     sets: pd.DataFrame,    # of conformal_sets
 ) -> pd.DataFrame:         # a row a model, target and subset, for all and for each class: n, coverage, low, high (Wilson), size, decided
@@ -220,16 +226,21 @@ def selective_accuracy(
 def plot_selective(
     curves: dict,       # name: table of selective_accuracy
 ):                      # matplotlib figure
-    "Accuracy against the share of patients answered, with the interval as a band."
+    "Accuracy against the share of patients answered, with the interval as a band; a panel each."
     import matplotlib.pyplot as plt
 
     set_style()
-    figure, axis = plt.subplots(figsize=(6.5, 3.6))
-    for (name, curve), colour in zip(curves.items(), COLOURS):
-        axis.plot(curve["coverage"], curve["accuracy"], color=colour, label=name)
-        axis.fill_between(curve["coverage"], curve["low"], curve["high"], color=colour, alpha=0.15, lw=0)
-    axis.set(xlabel="share of patients answered, the most certain first", ylabel="accuracy among them", xlim=(0, 1), ylim=(0, 1.02))
-    axis.legend(loc="lower left")
+    columns = min(len(curves), 2)
+    lines = -(-len(curves) // columns)
+    figure, axes = plt.subplots(lines, columns, figsize=(4.5 * columns, 2.7 * lines), squeeze=False, sharex=True, sharey=True)
+    for axis, (name, curve) in zip(axes.flat, curves.items()):
+        axis.plot(curve["coverage"], curve["accuracy"], color=COLOURS[0])
+        axis.fill_between(curve["coverage"], curve["low"], curve["high"], color=COLOURS[0], alpha=0.2, lw=0)
+        axis.set(title=name, xlim=(0, 1), ylim=(0, 1.02))
+    for axis in axes.flat[len(curves):]:
+        axis.remove()
+    figure.supxlabel("share of patients answered, the most certain first")
+    figure.supylabel("accuracy among them")
     return figure
 
 # %% ../nbs/09b_uncertainty.ipynb #970e618c
@@ -254,7 +265,7 @@ def uncertainty(
     names = ["brier", "calibration_slope", "calibration_intercept"]
     calibration = pd.concat([evaluate(one, names, seed=seed).assign(scores=name) for name, one in (("as given", usable), ("temperature", scaled))])
     sets = conformal_sets(usable, alpha, seed=seed)
-    curves = {f"{key[1]}, {key[4]}" + ("" if key[5] == "test" else f", {key[5]}"): selective_accuracy(scores_of(group))
+    curves = {f"{key[1]}, {TARGET_NAMES.get(key[4], key[4])}" + ("" if key[5] == "test" else f", {key[5]}"): selective_accuracy(scores_of(group))
               for key, group in usable.table.groupby([*_GROUP, "subset"], dropna=False, sort=False)}
     found = dict(temperatures=fits, calibration=calibration.reset_index(drop=True), conformal=conformal_summary(sets), conformal_sets=sets, problems=problems)
     if out is not None:
