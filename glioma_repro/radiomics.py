@@ -218,8 +218,8 @@ def z_score(
 
 # %% ../nbs/08_radiomics.ipynb #699d751e
 def _shape_features(mask, voxel_size_known, participant_id):
-    "3D shape where the voxel size is known, else the 2D shape of the largest slice, in pixels."
-    array = sitk.GetArrayViewFromImage(mask)
+    "3D shape where the voxel size is known, else the 2D shape of the largest axial slice, in pixels."
+    array = sitk.GetArrayFromImage(turned(mask))
     if voxel_size_known and (array.sum((1, 2)) > 0).sum() > 1:
         found = run_pyradiomics(sitk.Cast(mask, sitk.sitkFloat32), mask, "shape", SETTINGS["shape"], participant_id)
         return {f"shape_{name}": found[name] for name in _SHAPE_UNITS}
@@ -251,7 +251,8 @@ def features_of(
     "All features of one patient; raises PatientError for a mask of one voxel, another grid or a constant volume."
     for name, image in images.items():
         check_same_grid(image, mask, participant_id, f"mask of {name}")
-    mask, images = turned(sitk.Cast(mask > 0, sitk.sitkUInt8)), {name: turned(image) for name, image in images.items()}
+    as_stored = sitk.Cast(mask > 0, sitk.sitkUInt8)  # pyradiomics gets the mask with the axes it came with
+    mask, images = turned(as_stored), {name: turned(image) for name, image in images.items()}
     tumour = sitk.GetArrayFromImage(mask).astype(bool)
     if tumour.sum() < 2:
         raise PatientError(participant_id, f"the tumour mask has {tumour.sum()} voxel{'s' if tumour.sum() == 0 else ''}: too few to measure")
@@ -264,7 +265,7 @@ def features_of(
         source = next(name for name in ("FLAIR", *SEQUENCES) if name in images)
         reference, how = reference_region(images[source], participant_id)
     region = normal_tissue(reference, tumour, how, outside_tumour)
-    values = _shape_features(mask, voxel_size_known, participant_id) | relative_features(tumour, reference)
+    values = _shape_features(as_stored, voxel_size_known, participant_id) | relative_features(tumour, reference)
     for name, image in images.items():
         image.CopyInformation(mask)  # equal within 1e-3 mm was checked; pyradiomics wants equal bits
         values |= _first_order(image, mask, region, name, voxel_size_known, participant_id)
@@ -316,7 +317,7 @@ def patient_features(
     return answer
 
 
-FEATURES_VERSION = 1  # of this notebook's own features; raise it when their definition changes
+FEATURES_VERSION = 2  # of this notebook's own features; raise it when their definition changes
 
 # %% ../nbs/08_radiomics.ipynb #d54e0b66
 def extract_features(
