@@ -658,9 +658,10 @@ def fold_spread(
         each = np.array([value[name][0] for value in values], float)
         each = each[np.isfinite(each)]
         _, low, high = corrected_interval(each, tested / (people - tested)) if crossed and people > tested else (0, np.nan, np.nan)
-        of = (lambda function, need=1: float(function(each)) if len(each) >= need else np.nan)
-        spread[name] = dict(folds=len(each), fold_mean=of(np.mean), fold_sd=of(lambda x: np.std(x, ddof=1), 2), fold_min=of(np.min),
-                            fold_max=of(np.max), corrected_low=low, corrected_high=high)
+        some = len(each) > 0
+        spread[name] = dict(
+            folds=len(each), fold_mean=each.mean() if some else np.nan, fold_sd=each.std(ddof=1) if len(each) > 1 else np.nan,
+            fold_min=each.min() if some else np.nan, fold_max=each.max() if some else np.nan, corrected_low=low, corrected_high=high)
     return spread
 
 # %% ../nbs/09_statistics.ipynb #d90f34aa
@@ -957,7 +958,7 @@ def _compare_one(table_a, table_b, measures, settings):
                                     reason=note) | {one: found[one] for one in ("difference", "low", "high", "p")})
     return rows
 
-
+# %% ../nbs/09_statistics.ipynb #a57fb87d
 def _tests_of(name, classes):
     "The paired tests of a measure."
     if name == "auroc" and len(classes) == 2:
