@@ -47,7 +47,7 @@ def test_cohort_and_who_fails(tmp_path):
     notes = record.set_index("participant_id")["notes"]
     assert "FLAIR only" in notes["sub-flair"] and record.set_index("participant_id").at["sub-flair", "slices"] == 2
     assert "ends at slice 2" in notes["sub-flair"]  # all slices are as large, so the first is the equator: nothing below it
-    assert (measured.wide().loc[["sub-last", "sub-flair"], "Dice"] > 0.9).all()
+    assert (measured.wide().loc[["sub-last", "sub-flair"], "Dice"] > 0.8).all()
     mask = sitk.GetArrayFromImage(left.mask("sub-flair", cohort.image("sub-flair", "FLAIR"))) > 0  # written on the images' grid, dilated
     truth = sitk.GetArrayFromImage(cohort.mask("sub-flair")) > 0
     assert (mask.sum((1, 2)) > 0).sum() == 2 and mask[truth & mask.any((1, 2), keepdims=True)].all() and mask.sum() > 1.3 * truth[2:4].sum()
