@@ -128,7 +128,7 @@ def show_prototypes(
             largest = int(mine.table["area"].to_numpy().argmax())
             rows[f"{word}\n{one}"] = {SEQUENCES.get(name, name): mine.inputs[largest, channel] for channel, name in enumerate(samples.names)}
             masks[f"{word}\n{one}"] = None if mine.masks is None else mine.masks[largest]
-    return show_images(rows, masks)
+    return show_images(rows, masks, size=1.3)
 
 
 def plot_components(
@@ -153,7 +153,7 @@ def plot_components(
         jitter = (np.arange(len(values)) % 5 - 2) * 0.07
         right.scatter(values, height + jitter, s=13, color=COLOURS[list(places).index(target)], alpha=0.75)
         right.plot([np.median(values)] * 2, [height - 0.35, height + 0.35], color="black", linewidth=1.6)
-    right.set(yticks=range(len(lines)), yticklabels=[f"{target}: {word}" for target, word in lines], xlabel="place on the decisive component (standard deviations)")
+    right.set(yticks=range(len(lines)), yticklabels=[f"{target}: {word}" for target, word in lines], xlabel="place on the decisive component (SD)")
     right.invert_yaxis()
     return figure
 

@@ -63,7 +63,7 @@ def residual_network(
         x = _convolution(x, features, 1, 1, "widen", seed)
     x = keras.layers.GlobalAveragePooling2D(data_format="channels_first", name="features")(x)
     if dropout:
-        x = keras.layers.Dropout(dropout, seed=seed_of(seed, "dropout"), name="dropout")(x)
+        x = keras.layers.Dropout(dropout, seed=seed_of(seed, "dropout") % 2**31, name="dropout")(x)
     return keras.Model(given, _heads(x, heads, seed), name="residual_network")
 
 # %% ../nbs/10_networks.ipynb #faa12335

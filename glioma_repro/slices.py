@@ -63,7 +63,7 @@ def tumour_slices(
         raise ReproError(f"no slice has {max(1, slicing.smallest_area)} tumour pixels; the largest has {areas.max()}")
     if slicing.which == "all":
         return found.tolist()
-    equator = int(areas.argmax())
+    equator = int(np.median(np.flatnonzero(areas == areas.max())))  # the middle one of equals
     return [one for one in found.tolist() if abs(one - equator) <= slicing.neighbours]
 
 # %% ../nbs/06_slices.ipynb #86048e7e
@@ -266,4 +266,4 @@ def show_slices(
         else:
             chosen = np.linspace(0, len(mine) - 1, min(len(mine), 8)).round().astype(int)
             rows[one] = {f"{place + 1}": mine.inputs[number, 0] for place, number in enumerate(chosen)}
-    return show_images(rows, masks)
+    return show_images(rows, masks, size=1.3)
