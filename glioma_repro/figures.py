@@ -64,8 +64,8 @@ def _enough(label):
 # %% ../nbs/09d_figures.ipynb #6f0c52df
 def _panels(
     titles: list[str],      # one panel each
-    width: float = 4.6,     # inches a panel
-    height: float = 4.4,    # inches a panel
+    width: float = 4.2,     # inches a panel
+    height: float = 4.1,    # inches a panel
     columns: int = 3,       # panels a row at most
 ):                          # figure, axes by title
     "A row of equal panels at page width."
@@ -74,7 +74,7 @@ def _panels(
     set_style()
     columns = min(columns, len(titles)) or 1
     rows = -(-len(titles) // columns)
-    whole = min(width * columns, 10 if columns > 1 else width)
+    whole = min(width * columns, 9)
     height = min(height, height * whole / (width * columns) + 0.6)  # narrower panels need less height
     figure, axes = plt.subplots(rows, columns, figsize=(whole, height * rows), squeeze=False)
     for axis in axes.ravel()[len(titles):]:
@@ -193,7 +193,7 @@ def plot_confusion(
 ):                             # matplotlib figure
     "Confusion matrices of patients: counts, and the share of each true class."
     parts = {(target, str(name)): Predictions(rows) for (target, name), rows in predictions.table.groupby(["target", by], sort=False, dropna=False)}
-    figure, axes = _panels(list(parts), width=3.4, height=3.2)
+    figure, axes = _panels(list(parts), width=3.0, height=3.5)
     for (target, name), axis in axes.items():
         counts = _confusion(parts[target, name], threshold)
         share = counts.div(counts.sum(1).clip(lower=1), axis=0)
@@ -220,7 +220,7 @@ def _draw_calibration(axis, number, title, label, score, bins):
     low, high = np.transpose([proportion_confint(label[one].sum(), len(one), method="wilson") for one in groups])
     axis.errorbar(mean, share, [np.maximum(share - low, 0), np.maximum(high - share, 0)], color=colour, linestyle=dashes, marker=shape, markersize=6, linewidth=1.4,
                   elinewidth=1, capsize=2, label=f"{title}")
-    axis.plot(score, np.full(len(score), -0.04 - 0.035 * number), "|", color=colour, markersize=7, alpha=0.5, clip_on=False)
+    axis.plot(score, np.full(len(score), -0.04 - 0.035 * number), "|", color=colour, markersize=7, markeredgewidth=0.5, clip_on=False)
 
 
 def plot_calibration(
@@ -281,14 +281,14 @@ def plot_forest(
     table: pd.DataFrame,               # label, reproduced, low, high; and published, published_low, published_high, verdict, group where known
     xlabel: str = "value",             # with unit
     reference: float | None = None,    # a vertical line, such as 0.5 for AUROC
-    row_height: float = 0.34,          # inches a line
+    row_height: float = 0.3,           # inches a line
 ):                                     # matplotlib figure
     "Intervals one under another; published values hollow, reproduced filled, the verdict in words."
     table = table.reset_index(drop=True).copy()
     for name in ("published", "published_low", "published_high", "reproduced", "low", "high"):
         table[name] = pd.to_numeric(table[name]).astype(float) if name in table else np.nan
     verdict = table["verdict"].astype("string") if "verdict" in table else pd.Series(pd.NA, index=table.index, dtype="string")
-    figure, axis = list(_panels(["one"], width=10, height=1.1 + row_height * len(table)))
+    figure, axis = list(_panels(["one"], width=9, height=1.1 + row_height * len(table)))
     axis, position = axis["one"], np.arange(len(table))
     _intervals(axis, position - 0.16, table, "published", "published_low", "published_high", ["0.35"] * len(table), "s", "white")
     colour = [_VERDICTS.get(one, COLOURS[0]) if pd.notna(one) else COLOURS[0] for one in verdict]
@@ -343,7 +343,7 @@ def plot_kaplan_meier(
     set_style()
     table = table[[time, event, group]].dropna()
     groups = list(dict.fromkeys(table[group].astype("category").cat.categories)) if len(table) else []
-    figure, (axis, below) = plt.subplots(2, 1, figsize=(10, 4.2 + 0.26 * len(groups)), sharex=True,
+    figure, (axis, below) = plt.subplots(2, 1, figsize=(8, 3.5 + 0.24 * len(groups)), sharex=True,
                                          height_ratios=[4, 0.35 + 0.3 * len(groups)])
     end = end or (float(table[time].max()) if len(table) else 1.0)
     for number, name in enumerate(groups):
@@ -382,7 +382,7 @@ def plot_decision(
     title: str = "",            # over the plot
 ):                              # matplotlib figure
     "Net benefit against the threshold probability, one line a strategy."
-    figure, axes = _panels([title], width=7, height=4)
+    figure, axes = _panels([title], width=5.4, height=3.2)
     axis, number = axes[title], 0
     for name, rows in table.groupby("strategy", sort=False):
         plain = name in ("all", "none")

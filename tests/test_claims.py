@@ -45,14 +45,14 @@ def test_table_sizes_of_the_papers():
 def test_sums_within_the_tables():
     value = read_claims().set_index("claim_id")["published"]
     for one in ("train", "test"):
-        of = lambda *words: sum(value[f"vandervoort2022.table1.{one}.{word}"] for word in words)
+        of = lambda *words, one=one: sum(value[f"vandervoort2022.table1.{one}.{word}"] for word in words)
         total = of("patients")
         for parts in (("women", "men", "sex_unknown"), ("age_below_40", "age_40_60", "age_above_60", "age_unknown"), ("idh_mutant", "idh_wildtype", "idh_unknown"),
                       ("codeleted", "intact", "codel_unknown"), ("grade_2", "grade_3", "grade_4", "grade_unknown"), ("segmentation_manual", "segmentation_automatic"),
                       ("oligodendroglioma", "astrocytoma_mutant", "astrocytoma_wildtype", "gbm_mutant", "gbm_wildtype", "subtype_unknown")):
             assert of(*parts) == total, (one, parts)
     for one in ("severance", "snuh", "tcia"):
-        of = lambda *words: sum(value[f"choi2021.table1.{one}.{word}"] for word in words)
+        of = lambda *words, one=one: sum(value[f"choi2021.table1.{one}.{word}"] for word in words)
         assert of("men", "women") == of("idh_wildtype", "idh_mutant") == of("grade2", "grade3", "grade4") == of("patients")
         for grade in (2, 3, 4):
             kinds = ["wildtype", "intact", "codeleted"] + (["unspecified"] if grade == 4 else [])

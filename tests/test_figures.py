@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from glioma_repro.core import Predictions, ReproError, concat, predictions_of
+from glioma_repro.core import ReproError, concat, predictions_of
 from glioma_repro.figures import (_bootstrap_counts, _confusion, figures_of, plot_box, plot_confusion, plot_forest, plot_kaplan_meier,
                                   plot_precision_recall, plot_roc)
 
