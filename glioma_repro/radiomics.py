@@ -156,7 +156,7 @@ def relative_features(
 ) -> dict[str, float]:       # see _RELATIVE
     "Size, position and extent relative to the brain: the same for any voxel size."
     boxes = [[(one.min(), one.max() + 1) for one in np.nonzero(part)] for part in (tumour, reference)]
-    (z, y, x), span = boxes[1], [high - low for low, high in boxes[1]]
+    span = [high - low for low, high in boxes[1]]
     points = [(axis + 0.5 - low) / width for axis, (low, _), width in zip(np.nonzero(tumour), boxes[1], span)]
     centre = [float(np.clip(one.mean(), 0, 1)) for one in points]
     left, front = float((points[2] > 0.5).mean()), float((points[1] < 0.5).mean())
