@@ -35,7 +35,7 @@ def preparation() -> list:
     limits = FunctionTransformer(np.clip, kw_args={"a_min": -5.0, "a_max": 5.0})
     return [("impute", SimpleImputer(strategy="median", keep_empty_features=True)), ("scale", StandardScaler()), ("limit", limits)]
 
-
+# %% ../nbs/08a_classical.ipynb #2b1131e9
 def _weighted(values, weights):
     "Features times their weights; a function of the module, so that it can go to another process."
     return values * weights

@@ -13,15 +13,14 @@ import json
 import logging
 from dataclasses import replace
 from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import SimpleITK as sitk
 
 from glioma_repro.core import (
-    COLOURS, SEQUENCES, TARGETS, Cohort, Measurements, PatientError, ReproError, Samples, SchemaError, check_same_grid, concat, fingerprint,
-    inside, map_patients, measurements_of, set_style, sha256_of, write_json, write_text,
+    SEQUENCES, TARGETS, Cohort, Measurements, PatientError, ReproError, Samples, SchemaError, check_same_grid, concat, fingerprint,
+    map_patients, measurements_of, read_volume, set_style, sha256_of, write_json, write_text,
 )
 
 # %% ../nbs/08_radiomics.ipynb #5d6b3706
@@ -293,8 +292,6 @@ def patient_features(
     outside_tumour: bool = True,    # z-score from outside the tumour
 ) -> dict:                          # values, made, inputs
     "One patient's features, from the file if nothing has changed; raises PatientError naming what is wrong."
-    from glioma_repro.core import read_volume
-
     paths = {one: cohort.path(participant_id, one, images) for one in cohort.sequences(participant_id, images)}
     if not paths:
         raise PatientError(participant_id, f"no image in {cohort.path(participant_id, 'T1w', images).parent}")
