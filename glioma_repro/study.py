@@ -155,7 +155,13 @@ def open_cohort(
         return read_mapped(folder, folder / "mapping.yaml")
     if folder.is_dir():
         return read_cohort(folder)
+    from glioma_repro.claims import open_scores, score_descriptions, scores_for
     from glioma_repro.cohort import manifests
+
+    if str(name) in score_descriptions():  # patients who are known by their published scores alone
+        return open_scores(str(name))[1]
+    if folder.suffix == ".csv":
+        return scores_for(folder)[1]
 
     curated = Path(os.environ.get("GLIOMA_COHORTS", "cohorts")) / str(name)
     if curated.is_dir():
@@ -251,7 +257,7 @@ class Study:
         self.folder = Path(out or self._temporary.name)
         self.checkpoints = self.folder / "checkpoints"
         self.checkpoints.mkdir(parents=True, exist_ok=True)
-        self.started = time.time()
+        self.started, self.shown = time.time(), 0
         self.tables, self.figures, self.statements, self.left_out = {}, {}, {}, []
         self._predictions, self._measurements = [], []
 
@@ -323,8 +329,9 @@ def table(self: Study,
     rows = [[None if pd.isna(value) else value for value in row] for row in frame.astype(object).itertuples(index=False)]
     self.tables[key] = {"caption": caption, "columns": list(frame.columns), "rows": rows}
     if show:
+        self.shown += 1
         body = frame.to_html(index=False, na_rep="–", float_format=_rounded, escape=True, border=0)
-        self._show(f"<figure class='table'><figcaption><b>Table {len(self.tables)}.</b> {html.escape(caption)}</figcaption>{body}</figure>")
+        self._show(f"<figure class='table'><figcaption><b>Table {self.shown}.</b> {html.escape(caption)}</figcaption>{body}</figure>")
 
 
 def _rounded(value):
@@ -382,7 +389,8 @@ def problems(self: Study,
     step: str,            # where they fell out
 ):
     "Notes patients who could not be used; the report lists them at its end."
-    self.left_out += [(step, row.participant_id, row.problem) for row in frame.itertuples()]
+    kept = {*self.cohort.ids, *(self.external.ids if self.external else ())} if step == "curation" else set()
+    self.left_out += [(step, row.participant_id, "kept" if row.participant_id in kept else "left out", row.problem) for row in frame.itertuples()]
 
 # %% ../nbs/13_study.ipynb #bfa807d6
 @patch
@@ -416,9 +424,9 @@ def finish(self: Study) -> dict:  # the content of results.json
     for name, parts in (("predictions", self._predictions), ("measurements", self._measurements)):
         if parts:
             concat(parts).write(self.folder / f"{name}.csv")
-    left_out = pd.DataFrame(self.left_out, columns=["step", "participant_id", "problem"]).drop_duplicates()
+    left_out = pd.DataFrame(self.left_out, columns=["step", "participant_id", "outcome", "problem"]).drop_duplicates()
     self.table("excluded_patients", left_out if len(left_out) else pd.DataFrame({"excluded": ["nobody"]}),
-               "Patients who could not be used, the step at which they fell out, and why.")
+               "Patients with a problem: the step at which it was found, whether they fell out, and why.")
     record = self.record()
     flat = {key: value for key, value in record.items() if not isinstance(value, dict)}
     flat |= {f"parameter {key}": value for key, value in record["parameters"].items()} | record["packages"]
@@ -460,7 +468,7 @@ def render_report(
 
 # %% ../nbs/13_study.ipynb #8d798bd5
 def _with_mathml(cell):
-    "A markdown cell with its formulas as MathML; an output cell without warnings and progress bars."
+    "A markdown cell with its formulas as MathML and without links to other notebooks; an output cell without warnings and progress bars."
     from latex2mathml.converter import convert
 
     cell = nbformat.from_dict(json.loads(json.dumps(cell)))
@@ -472,7 +480,7 @@ def _with_mathml(cell):
     for number in range(0, len(parts), 2):
         parts[number] = re.sub(r"\$\$(.+?)\$\$", lambda found: convert(found[1].strip(), display="block"), parts[number], flags=re.DOTALL)
         parts[number] = re.sub(r"(?<![\\$\w])\$(?!\s)([^$\n]+?)(?<!\s)\$(?![\w$])", lambda found: convert(found[1]), parts[number])
-    cell["source"] = "".join(parts)
+    cell["source"] = re.sub(r"(?<!!)\[([^\]]+)\]\((?!https?:)[^)]*\.ipynb[^)]*\)", r"\1", "".join(parts))  # they are not beside a report
     return cell
 
 # %% ../nbs/13_study.ipynb #b38a0e74
@@ -547,7 +555,7 @@ def run(
     check_parameters(given, defaults, path.name)
     opened = open_cohort(cohort)
     parameters = defaults | given | {"cohort": str(cohort)}
-    folder = Path(out) / opened.name / path_name(path) / (label or label_of(parameters, defaults))
+    folder = Path(out) / _cohort_folder(cohort, opened) / path_name(path) / (label or label_of(parameters, defaults))
     lasting = {key: value for key, value in parameters.items() if key not in ("out", "jobs", "scheduler")}
     mark = fingerprint(lasting, data_hashes(opened), code_hash(), [cell.source for cell in notebook.cells])
     with _working(folder.absolute(), mark) as work:
@@ -564,6 +572,12 @@ def path_name(path: Path) -> str:
     return re.sub(r"^\d+[a-z]?_", "", path.stem)
 
 
+def _cohort_folder(cohort, opened):
+    "A phantom with options has a folder of its own; any other cohort its name."
+    options = str(cohort).partition(":")[2] if opened.phantom and not Path(cohort).is_dir() else ""
+    return "_".join([opened.name, *sorted(re.sub(r"[^A-Za-z0-9.]+", "-", one) for one in options.split(",") if one)])
+
+
 def _absolute(cohort):
     "A folder's whole path, since the notebook runs elsewhere; a name as it is."
     folder = Path(cohort).expanduser()
@@ -574,6 +588,7 @@ def _execute(notebook, parameters, work):
     "Papermill in the run's folder; progress bars go to the terminal."
     import papermill
     from papermill.exceptions import PapermillExecutionError
+    from traitlets.config import Config
 
     view, result = work / "view.ipynb", work / "running.ipynb"
     nbformat.write(notebook, view)
@@ -582,7 +597,8 @@ def _execute(notebook, parameters, work):
         os.environ.setdefault("GLIOMA_COHORTS", str(Path("cohorts").resolve()))
     try:
         papermill.execute_notebook(view, result, parameters=parameters, kernel_name="python3", cwd=work, progress_bar=False,
-                                   stderr_file=_Terminal(), autosave_cell_every=60)
+                                   stderr_file=_Terminal(), autosave_cell_every=60, extra_arguments=["--log-level=ERROR"],
+                                   config=Config({"KernelManager": {"transport": "ipc"}}))  # TCP ports may be taken by a run beside this one
     except PapermillExecutionError as error:
         shutil.copy(result, work / "failed.ipynb")
         if error.ename in ("ReproError", "PatientError", "SchemaError", "LeakError"):
@@ -675,7 +691,7 @@ def _parser():
     one.add_argument("--jobs", type=int, help="patients at a time; as many as there are cores by default")
     one = commands.add_parser("run", help="run a study or step on a cohort and render its report")
     one.add_argument("name", help="baselines, chang2018, radiomics, …")
-    one.add_argument("--cohort", action="append", help="a name or a folder; phantom by default; may be given several times")
+    one.add_argument("--cohort", action="append", help="a name or a folder, the notebook's own by default; may be given several times")
     one.add_argument("--external", help="a query on participants, or a cohort, never trained on")
     one.add_argument("-p", dest="parameters", nargs="+", action="append", default=[], metavar=("KEY", "VALUE"),
                      help="a parameter; with several values one run for each")
@@ -706,7 +722,8 @@ def _parse_parameters(name, pairs, external):
 
 def _run_command(args):
     values = _parse_parameters(args.name, args.parameters, args.external)
-    folders, failed = run_grid(args.name, args.cohort or ["phantom"], values, args.out, args.label, args.jobs)
+    own = parameters_of(nbformat.read(find_notebook(args.name), as_version=4), args.name)["cohort"]
+    folders, failed = run_grid(args.name, args.cohort or [own], values, args.out, args.label, args.jobs)
     for folder in folders:
         print(folder / "report.html")
     for problem in failed:
@@ -741,7 +758,9 @@ def main(
             print(curation.fetch(args.name, args.out))
         else:
             made = curation.curate(args.name, args.source, args.out, jobs=args.jobs)
-            print(f"{made.folder}: {len(made)} patients, {len(made.problems)} left out")
+            left_out = set(made.problems["participant_id"]) - set(made.ids)
+            print(f"{made.folder}: {len(made)} patients, {len(left_out)} left out"
+                  + (f"; {made.folder / 'problems.tsv'} says more" if len(made.problems) else ""))
         return 0
     except ReproError as error:
         print(f"glioma-repro: {error}", file=sys.stderr)
