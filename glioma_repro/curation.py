@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['RECIPE', 'LAYOUTS', 'unpack', 'find_file', 'read_table', 'read_labels', 'Case', 'source_files', 'is_current', 'store',
            'find_tcga_slices', 'read_picture', 'slice_numbers', 'stack_slices', 'import_tcga_slices', 'brats_files',
-           'find_brats', 'import_brats', 'find_yes_no', 'import_yes_no', 'curate', 'show_patients', 'summary',
-           'fetch_file', 'fetch']
+           'find_brats', 'import_brats', 'find_yes_no', 'import_yes_no', 'importer_of', 'curate', 'show_patients',
+           'summary', 'fetch_file', 'fetch']
 
 # %% ../nbs/01a_curation.ipynb #037c22aa
 import csv
 import hashlib
+import importlib
 import json
 import os
 import re
@@ -462,6 +463,16 @@ LAYOUTS = {
     "brats": (find_brats, import_brats),
     "brain-mri-yes-no": (find_yes_no, import_yes_no),
 }  # a manifest's layout: how to find its patients, how to import one
+_ELSEWHERE = {"dicom": "glioma_repro.dicom"}  # a module that adds its layout to LAYOUTS when it is imported
+
+
+def importer_of(
+    layout: str,     # a manifest's layout
+):                   # (find, import), or None
+    "The two functions of a layout; a later notebook's module is loaded only when its layout is asked for."
+    if layout in _ELSEWHERE:
+        importlib.import_module(_ELSEWHERE[layout])
+    return LAYOUTS.get(layout)
 
 
 def curate(
@@ -472,10 +483,10 @@ def curate(
 ) -> Cohort:
     "A public download as a BIDS data set; goes on where it was interrupted, and a second call does nothing. Raises ReproError naming what is missing."
     manifest = manifest_of(name)
-    if manifest.layout not in LAYOUTS:
-        why = "is made on the spot" if manifest.source["kind"] == "made" else "cannot be imported yet (its layout is DICOM)"
+    if importer_of(manifest.layout) is None:
+        why = "is made on the spot" if manifest.source["kind"] == "made" else f"has the layout {manifest.layout}, which nothing here can import"
         raise ReproError(f"cohort {name} {why}: {manifest.source['by_hand']}")
-    find, _ = LAYOUTS[manifest.layout]
+    find, _ = importer_of(manifest.layout)
     folder = Path(out) / manifest.name
     roots = _roots(Path(source), Path(out))
     cases, problems, flow = find(roots)
@@ -529,7 +540,7 @@ def _import_all(manifest, cases, folder, jobs):
 
 def _import_one(participant_id, layout, places, folder):
     "One patient, for map_patients."
-    return LAYOUTS[layout][1](Case(participant_id, places[participant_id]), folder)
+    return importer_of(layout)[1](Case(participant_id, places[participant_id]), folder)
 
 # %% ../nbs/01a_curation.ipynb #4ec880d7
 def _participants(manifest, cases, labels):

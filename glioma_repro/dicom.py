@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TAGS', 'SERIES_RULES', 'CONTRAST_TEXT', 'NO_CONTRAST_TEXT', 'KEPT_FIELDS', 'write_dicom', 'read_header',
            'read_headers', 'sequence_of', 'series_table', 'choose_series', 'dcm2niix_program', 'convert_series',
-           'patients_below', 'import_patient', 'import_dicom_patient', 'import_dicom']
+           'patients_below', 'import_patient', 'import_dicom_patient', 'import_dicom', 'find_dicom', 'import_case']
 
 # %% ../nbs/01b_import.ipynb #98cc9dec
 import json
@@ -20,9 +20,11 @@ import numpy as np
 import pandas as pd
 import SimpleITK as sitk
 
+from . import curation as _curation
 from glioma_repro.core import (
-    SEQUENCES, Cohort, PatientError, ReproError, atomic_path, fingerprint, inside, map_patients, participant_label, read_volume, sha256_of, write_json,
+    SEQUENCES, Cohort, PatientError, ReproError, atomic_path, fingerprint, identity, inside, map_patients, participant_label, read_volume, sha256_of, write_json,
     write_text)
+from .curation import Case, store
 
 # %% ../nbs/01b_import.ipynb #c108e19d
 def write_dicom(
@@ -335,3 +337,35 @@ def import_dicom(
     cohort = Cohort(name, pd.DataFrame({"participant_id": list(done)}), folder, f"Imported from DICOM: {len(done)} patients", problems=pd.DataFrame(problems, columns=["participant_id", "problem"]))
     cohort.write()
     return cohort
+
+# %% ../nbs/01b_import.ipynb #e8bd879e
+def find_dicom(
+    roots: list,      # folders
+) -> tuple[list, list, list]:  # cases; problems; flow
+    "The patients of a DICOM download; TCGA patients get their barcode."
+    cases, problems = {}, []
+    for root in roots:
+        patients, notes = patients_below(root)
+        problems += notes
+        for one, headers in patients.items():
+            name = headers["patient"].iloc[0]
+            barcode = identity(name, "")
+            row = dict(tcga_barcode=barcode, site=barcode.split("-")[1]) if barcode.startswith("TCGA-") else {}
+            cases.setdefault(one, Case(one, str(root), (barcode if row else name,), row))
+    return list(cases.values()), problems, []
+
+
+def import_case(
+    case: Case,      # one patient
+    folder: Path,    # the data set
+) -> dict:           # the record
+    "One patient of a DICOM download, through curation's own `store`."
+    headers = patients_below(case.place)[0][case.participant_id]
+    images, table = import_patient(case.participant_id, headers)
+    notes = [f"series {row.number} ({row.description}): {row.choice}" for row in table.itertuples() if row.problem]
+    shown = table[["participant_id", "number", "description", "sequence", "files", "in_plane", "thickness", "is_3d", "axial", "chosen", "choice"]]
+    write_text(Path(folder) / "derivatives" / "curation" / f"{case.participant_id}_series.csv", shown.drop(columns="description").to_csv(index=False, lineterminator="\n"))
+    return store(folder, case, images, {}, "manual", notes)
+
+
+_curation.LAYOUTS["dicom"] = (find_dicom, import_case)

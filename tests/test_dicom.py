@@ -1,0 +1,97 @@
+"""DICOM import: series told apart, half series and mixed folders noted, nothing that names a person kept."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import SimpleITK as sitk
+
+from glioma_repro.core import ReproError
+from glioma_repro.curation import curate
+from glioma_repro.dicom import choose_series, convert_series, import_dicom, read_headers, series_table, write_dicom
+
+T1 = {"0008|103e": "AX T1", "0018|0080": "500", "0018|0081": "10"}
+T2 = {"0008|103e": "AX T2", "0018|0080": "4000", "0018|0081": "100"}
+
+
+@pytest.fixture
+def ball():
+    """A small volume that is not symmetric."""
+    z, y, x = np.indices((10, 24, 20))
+    image = sitk.GetImageFromArray((100.0 + 5 * x + 3 * y + 7 * z).astype(np.float32))
+    image.SetSpacing((2, 2, 5))
+    return image
+
+
+def test_compressed_and_plain_files_give_the_same_volume(ball, tmp_path):
+    made = []
+    for compressed in (False, True):
+        folder = write_dicom(ball, tmp_path / str(compressed), 1, T1, compressed=compressed)
+        made.append(convert_series(read_headers(folder)["path"].tolist(), "sub-1")[0])
+    assert (sitk.GetArrayFromImage(made[0]) == sitk.GetArrayFromImage(made[1])).all()
+    for point in ((2.0, 2.0, 5.0), (30.0, 40.0, 40.0)):
+        assert abs(made[0][made[0].TransformPhysicalPointToIndex(point)] - ball[ball.TransformPhysicalPointToIndex(point)]) < 1.5
+
+
+def test_half_a_series_is_passed_over_and_said(ball, tmp_path):
+    write_dicom(ball, tmp_path / "d", 1, T1)
+    write_dicom(ball, tmp_path / "d", 2, T2)
+    for number in (4, 5):
+        (tmp_path / "d" / f"002_{number:04d}.dcm").unlink()
+    cohort = import_dicom(tmp_path / "d", tmp_path / "bids", jobs=1)
+    assert cohort.sequences(cohort.ids[0]) == ["T1w"]
+    assert "half a series: 2 slices" in cohort.problems["problem"][0]
+
+
+def test_two_series_with_one_number_stay_two(ball, tmp_path):
+    write_dicom(ball, tmp_path / "a", 1, T1)
+    write_dicom(ball, tmp_path / "b", 1, T2 | {"0020|000e": "1.2.3.4.5"})
+    table = series_table(read_headers(tmp_path))
+    assert len(table) == 2 and set(table["sequence"]) == {"T1w", "T2w"} and (table["problem"] == "").all()
+
+
+def test_two_patients_in_one_folder_are_told_apart(ball, tmp_path):
+    write_dicom(ball, tmp_path / "d", 1, T1, patient="ONE^A")
+    write_dicom(ball, tmp_path / "d", 2, T1, patient="TWO^B")
+    cohort = import_dicom(tmp_path / "d", tmp_path / "bids", jobs=1)
+    assert cohort.ids == ["sub-ONEA", "sub-TWOB"]
+    assert "2 patients lie in this one folder" in cohort.problems["problem"][0]
+
+
+def test_the_finest_axial_3d_series_is_chosen():
+    row = dict(patient="1", study="1", description="", sequence="T1w", why="", files=20, thickness=5.0, axial=True, problem="", is_3d=False, in_plane=0.9)
+    table = pd.DataFrame([row | dict(series=name, number=name) | change for name, change in
+                          {"1": {}, "2": dict(in_plane=0.5), "3": dict(is_3d=True), "4": dict(is_3d=True, in_plane=0.4, axial=False)}.items()])
+    assert choose_series(table).set_index("number")["chosen"].tolist() == [False, False, True, False]
+    flat = choose_series(table[~table["is_3d"]].reset_index(drop=True))
+    assert flat.set_index("number")["chosen"].tolist() == [False, True]
+
+
+def test_nothing_that_names_a_person_is_kept(ball, tmp_path):
+    write_dicom(ball, tmp_path / "d", 1, T1, patient="SECRET^NAME")
+    cohort = import_dicom(tmp_path / "d", tmp_path / "bids", jobs=1)
+    sidecar = json.loads(cohort.path(cohort.ids[0], "T1w", ending=".json").read_text())
+    text = json.dumps(sidecar)
+    assert not any(word in text for word in ("SECRET", "hospital", "SCANNER7", "12345", "1960", "2020"))
+    header = sitk.ImageFileReader()
+    header.SetFileName(str(cohort.path(cohort.ids[0], "T1w")))
+    header.ReadImageInformation()
+    values = " ".join(header.GetMetaData(key) for key in header.GetMetaDataKeys())
+    assert not any(word in values for word in ("SECRET", "hospital", "SCANNER7", "1960", "2020"))
+
+
+def test_a_folder_without_dicom_is_an_error(tmp_path):
+    (tmp_path / "a.txt").write_text("no")
+    with pytest.raises(ReproError, match="no DICOM file"):
+        import_dicom(tmp_path, tmp_path / "bids", jobs=1)
+
+
+def test_brainix_is_curated(downloads, tmp_path):
+    if not (downloads / "brainix_dicom").is_dir():
+        pytest.skip("brainix_dicom is not among the downloads")
+    cohort = curate("brainix", downloads / "brainix_dicom", tmp_path, jobs=1)
+    assert cohort.sequences(cohort.ids[0]) == ["T1w", "T2w", "FLAIR"]
+    image = cohort.image(cohort.ids[0], "FLAIR")
+    assert image.GetSize() == (288, 288, 22)
+    assert sitk.GetArrayFromImage(image).max() > 0

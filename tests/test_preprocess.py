@@ -1,0 +1,146 @@
+"""Recipes: same bytes on one or two workers, resumed after a kill, bad patients left out and named."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from glioma_repro.core import Cohort, ReproError, read_cohort, read_volume, sha256_of
+from glioma_repro.phantom import make_phantom
+from glioma_repro.preprocess import load_recipe, preprocess, recipes, sidecar_of
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    """Two patients as scanned; copied by each test that writes."""
+    return make_phantom(tmp_path_factory.mktemp("raw") / "p", patients=2, sites=1, voxel_size=5, slice_thickness=5, misaligned=True, jobs=1)
+
+
+@pytest.fixture
+def cohort(raw, tmp_path):
+    """A copy to write in."""
+    shutil.copytree(raw.folder, tmp_path / "p")
+    return read_cohort(tmp_path / "p")
+
+
+def outputs(cohort, recipe):
+    """SHA-256 of every image, mask and transform of a recipe."""
+    folder = cohort.folder / "derivatives" / recipe
+    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in sorted(folder.rglob("*")) if path.name.endswith((".nii.gz", ".tfm"))}
+
+
+def test_every_recipe_reads():
+    assert {"akkus2017", "chang2018", "choi2021", "vandervoort2022"} <= set(recipes())
+    for name in recipes():
+        assert load_recipe(name).steps
+
+
+def test_a_misspelt_recipe_names_the_nearest():
+    with pytest.raises(ReproError, match="akkus2017"):
+        load_recipe("akkus2071")
+
+
+def test_two_workers_give_the_same_bytes_as_one(cohort, tmp_path):
+    preprocess(cohort, "akkus2017", jobs=1)
+    one = outputs(cohort, "akkus2017")
+    shutil.rmtree(cohort.folder / "derivatives" / "akkus2017")
+    preprocess(cohort, "akkus2017", jobs=2)
+    assert outputs(cohort, "akkus2017") == one and len(one) == 2 * 5  # two images, two masks, a transform
+    again = preprocess(cohort, "akkus2017", jobs=1)
+    assert again.summary["files_made"].tolist() == [0, 0]
+
+
+def test_a_killed_run_goes_on_and_ends_the_same(cohort):
+    one = cohort.subset(cohort.ids[:1])
+    code = ("import sys; from glioma_repro import preprocess as p; from glioma_repro.core import read_cohort\n"
+            "import os, glioma_repro.preprocess as m\n"
+            "write = m._write_image\n"
+            "def die(image, path):\n"
+            "    if 'T2w' in path.name: os._exit(9)\n"
+            "    write(image, path)\n"
+            "m._write_image = die\n"
+            "c = read_cohort(sys.argv[1]); m.preprocess_patient(sys.argv[2], c, m.load_recipe('akkus2017'), 0)")
+    done = subprocess.run([sys.executable, "-c", code, str(cohort.folder), one.ids[0]], env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert done.returncode == 9
+    assert not one.path(one.ids[0], "T2w", "akkus2017").exists()
+    result = preprocess(one, "akkus2017", jobs=1)
+    row = result.summary.iloc[0]
+    assert row["files_kept"] >= 2 and row["files_made"] >= 1  # the transform and the masks were kept
+    assert read_volume(one.path(one.ids[0], "T2w", "akkus2017"))
+
+
+def test_bad_patients_are_named_and_the_others_go_on(cohort):
+    first, second = cohort.ids
+    path = cohort.path(first, "T2w")
+    path.write_bytes(path.read_bytes()[:2000])
+    result = preprocess(cohort, "akkus2017", jobs=1)
+    assert result.cohort.ids == [second]
+    assert result.problems["participant_id"].tolist() == [first] and path.name in result.problems["problem"][0]
+
+
+def test_a_missing_sequence_leaves_the_patient_out(cohort):
+    one = cohort.subset(cohort.ids[:1])
+    one.path(one.ids[0], "ce-gadolinium_T1w").unlink()
+    with pytest.raises(ReproError, match="ce-gadolinium_T1w missing"):
+        preprocess(one, "akkus2017", jobs=1)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no file size limit there")
+def test_a_full_disk_leaves_no_half_file(cohort):
+    """A limit on the size of files stands for the full disk: ITK's writer says nothing, the check after it does."""
+    code = ("import resource, signal, sys\n"
+            "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+            "import SimpleITK as sitk, numpy as np\nfrom pathlib import Path\nfrom glioma_repro.preprocess import _write_image\n"
+            "image = sitk.GetImageFromArray(np.random.default_rng(0).normal(size=(60, 60, 60)).astype(np.float32))\n"
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (100000, 100000))\n"
+            "try:\n    _write_image(image, Path(sys.argv[1]))\n"
+            "except OSError as error:\n    sys.exit(7 if error.errno == 28 else 8)\n")
+    target = cohort.folder / "full.nii.gz"
+    done = subprocess.run([sys.executable, "-c", code, str(target)], capture_output=True, text=True)
+    assert done.returncode == 7, done.stderr
+    assert not target.exists()
+
+
+def test_a_worker_that_dies_takes_only_its_patient(cohort):
+    from glioma_repro.core import map_patients
+
+    done, problems = map_patients(_die_for_the_first, cohort.ids, jobs=2, first=cohort.ids[0])
+    assert list(done) == cohort.ids[1:] and "worker died" in problems["problem"][0]
+
+
+def _die_for_the_first(participant_id, first):
+    if participant_id == first:
+        os._exit(1)
+    return participant_id
+
+
+def test_a_changed_setting_makes_only_what_depends_on_it(cohort, tmp_path):
+    one = cohort.subset(cohort.ids[:1])
+    preprocess(one, "akkus2017", jobs=1)
+    before = outputs(one, "akkus2017")
+    own = tmp_path / "own.yaml"
+    text = next(path for name, path in recipes().items() if name == "akkus2017").read_text()
+    own.write_text(text.replace("region: brain}", "region: brain, limits: [-3, 3]}"))
+    row = preprocess(one, str(own), jobs=1).summary.iloc[0]
+    assert (row["files_made"], row["files_kept"]) == (2, 3)  # the two images; transform and masks stay
+    after = outputs(one, "akkus2017")
+    assert {name for name in before if before[name] != after[name]} == {name for name in before if name.endswith(("T1w.nii.gz", "T2w.nii.gz"))}
+
+
+def test_the_sidecar_names_its_sources_by_hash(cohort):
+    one = cohort.subset(cohort.ids[:1])
+    preprocess(one, "akkus2017", jobs=1)
+    sidecar = json.loads(sidecar_of(one.path(one.ids[0], "T2w", "akkus2017")).read_text())
+    assert sidecar["inputs"]["T2w"] == sha256_of(one.path(one.ids[0], "T2w"))
+    assert sidecar["sha256"] == sha256_of(one.path(one.ids[0], "T2w", "akkus2017"))
+
+
+def test_the_atlas_recipe_lands_on_the_atlas(cohort):
+    one = cohort.subset(cohort.ids[:1])
+    assert isinstance(one, Cohort)
+    result = preprocess(one, "vandervoort2022", jobs=1)
+    sizes = {result.cohort.image(one.ids[0], suffix, "vandervoort2022").GetSize() for suffix in ("T1w", "ce-gadolinium_T1w", "T2w", "FLAIR")}
+    assert len(sizes) == 1 and all(100 < n < 200 for n in sizes.pop())  # 1 mm, cropped to the brain
