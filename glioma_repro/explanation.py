@@ -128,7 +128,7 @@ def show_prototypes(
             largest = int(mine.table["area"].to_numpy().argmax())
             rows[f"{word}\n{one}"] = {SEQUENCES.get(name, name): mine.inputs[largest, channel] for channel, name in enumerate(samples.names)}
             masks[f"{word}\n{one}"] = None if mine.masks is None else mine.masks[largest]
-    return show_images(rows, masks, size=1.3)
+    return show_images(rows, masks, size=1.5)
 
 
 def plot_components(

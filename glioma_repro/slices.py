@@ -266,4 +266,4 @@ def show_slices(
         else:
             chosen = np.linspace(0, len(mine) - 1, min(len(mine), 8)).round().astype(int)
             rows[one] = {f"{place + 1}": mine.inputs[number, 0] for place, number in enumerate(chosen)}
-    return show_images(rows, masks, size=1.3)
+    return show_images(rows, masks, size=1.5)
