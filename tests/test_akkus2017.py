@@ -1,0 +1,142 @@
+"The study akkus2017: its draws, its rules and its bad input. Its functions are taken out of the notebook; the notebook itself is run by the suite of notebooks."
+import ast
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+
+from glioma_repro.core import Cohort, LeakError, ReproError, Samples, carried, generator
+from glioma_repro.networks import lower, multi_scale_network
+
+
+@pytest.fixture(scope="module")
+def notebook():
+    "The study's code cells."
+    read = nbformat.read(carried("notebooks", "studies", "akkus2017.ipynb"), as_version=4)
+    return [cell for cell in read.cells if cell.cell_type == "code"]
+
+
+@pytest.fixture
+def functions(notebook):
+    "Every function that the notebook defines, in a namespace with what they use."
+    from glioma_repro import core, statistics, training
+
+    space = dict(np=np, pd=pd, generator=generator, seed=0, size=None, learning_rate=0.001, protocols=["patients", "slices"], ReproError=ReproError, Samples=Samples,
+                 auroc=statistics.auroc, corrected_resampled_t=statistics.corrected_resampled_t, predictions_of=core.predictions_of)
+    for cell in notebook:
+        for node in ast.parse(cell.source).body:
+            if isinstance(node, ast.FunctionDef):
+                exec(compile(ast.Module([node], []), "akkus2017", "exec"), space)
+    return space
+
+
+def _slices(intact=12, codeleted=6):
+    "Who is on each slice, and the class: three slices a patient."
+    persons = np.repeat([f"person-{number:02d}" for number in range(intact + codeleted)], 3)
+    return persons, np.repeat(["intact"] * intact + ["codeleted"] * codeleted, 3)
+
+
+@pytest.mark.parametrize("repeat", range(5))
+def test_draws(functions, repeat):
+    "By patients nobody stands on both sides; both protocols train, validate and test on as many slices of each class."
+    persons, labels = _slices()
+    parts = functions["draws"](persons, labels, repeat)
+    for name, (train, held, test) in parts.items():
+        assert not set(train) & set(test) and not set(train) & set(held) and not set(held) & set(test)
+        if name == "patients":
+            assert not set(persons[train]) & set(persons[test]) and not set(persons[train]) & set(persons[held]) and not set(persons[held]) & set(persons[test])
+        else:
+            assert np.isin(persons[test], persons[train]).mean() > 0.5, "the published protocol must let sister slices through, or it is not the published one"
+    for one, other in zip(parts["patients"], parts["slices"]):
+        assert sorted(labels[one]) == sorted(labels[other])
+    test = parts["patients"][2]
+    assert (labels[test] == "codeleted").sum() == (labels[test] == "intact").sum() == 6  # 26 % of 18 is 5: two patients of three slices
+
+
+def test_draws_are_deterministic_and_differ(functions):
+    persons, labels = _slices()
+    one, again, other = (functions["draws"](persons, labels, repeat) for repeat in (0, 0, 1))
+    assert all((a == b).all() for name in one for a, b in zip(one[name], again[name]))
+    assert not np.array_equal(one["patients"][2], other["patients"][2])
+
+
+def test_too_few_patients_of_a_class(functions):
+    "A class that could not stand in training, validation and test is refused, with the numbers."
+    for intact, codeleted, words in ((8, 3, "3 codeleted"), (8, 0, "8 intact")):
+        persons, labels = _slices(intact, codeleted)
+        samples = Samples(np.zeros((len(labels), 2, 4, 4)), pd.DataFrame({"participant_id": persons}), pd.DataFrame({"codel_1p19q": labels}), ("a", "b"))
+        with pytest.raises(ReproError, match=words):
+            functions["labelled"](samples, "codel_1p19q")
+    samples.targets["codel_1p19q"] = pd.NA
+    with pytest.raises(ReproError, match="none"):
+        functions["labelled"](samples, "codel_1p19q")
+
+
+def test_stated_stopping_rule(functions):
+    "Ten changes below 0.02 in a row stop it: at once on a slow training, never on one that moves."
+    assert functions["stated_stop"](np.full(30, 0.69)) == 11
+    assert functions["stated_stop"](np.linspace(0.7, 0.6, 40)) == 11
+    assert np.isnan(functions["stated_stop"](np.linspace(2, 1, 40)))
+    late = np.concatenate([np.linspace(2, 1, 20), np.full(11, 1.0)])
+    assert functions["stated_stop"](late) == 30
+    assert np.isnan(functions["stated_stop"](late[:-2]))
+
+
+def test_inflation_is_published_minus_patients(functions):
+    "Two draws with known accuracies give their mean difference."
+    from glioma_repro.core import concat, predictions_of
+
+    table = pd.DataFrame({"participant_id": [f"sub-{number}" for number in range(10)], "slice": 0})
+    labels, parts = np.array(["intact", "codeleted"] * 5), []
+    for repeat, (honest, leaky) in enumerate([(5, 9), (7, 9)]):
+        for name, right in (("patients", honest), ("slices", leaky)):
+            positive = np.where(labels == "codeleted", 0.9, 0.1)
+            positive[right:] = 1 - positive[right:]
+            parts.append(predictions_of(np.stack([1 - positive, positive], 1), ("intact", "codeleted"), table, labels, study="akkus2017", model="network", cohort="made-up",
+                                        protocol=name, subset="test", fold=0, repeat=repeat, seed=0, target="codel_1p19q"))
+    functions["test_share"] = 0.2
+    row = next(one for one in functions["inflation_rows"](concat(parts), "true") if one["measure"] == "accuracy")
+    assert np.isclose(row["patients"], 0.6) and np.isclose(row["slices"], 0.9) and np.isclose(row["inflation"], 0.3) and row["low"] < 0.3 < row["high"] and row["draws"] == 2
+
+
+def test_the_published_protocol_has_to_be_asked_for(notebook):
+    "protocol='slices' without allow_leak is an error before anything is computed."
+    cell = next(cell.source for cell in notebook if "protocols = [" in cell.source)
+    space = dict(allow_leak=False, protocol="slices", LeakError=LeakError, ReproError=ReproError)
+    with pytest.raises(LeakError, match="allow_leak=True"):
+        exec(cell, space)
+    space = dict(allow_leak=True, protocol="patient", LeakError=LeakError, ReproError=ReproError)
+    with pytest.raises(LeakError, match="patients or slices"):
+        exec(cell, space)
+
+
+def test_a_tumour_that_does_not_fit_is_named(tmp_path):
+    "The error names the patient and the smallest background that would do."
+    import SimpleITK as sitk
+
+    from glioma_repro.core import write_volume
+    from glioma_repro.slices import Slicing, slice_cohort
+
+    cohort = Cohort("made-up", pd.DataFrame({"participant_id": ["sub-small", "sub-large"], "idh": ["mutant", "wildtype"]}), tmp_path, mask_method="truth")
+    random = np.random.default_rng(0)
+    for one, side in (("sub-small", 20), ("sub-large", 70)):
+        mask = np.zeros((3, 96, 96), np.uint8)
+        mask[:, 5:5 + side, 10:30] = 1
+        write_volume(sitk.GetImageFromArray(mask), cohort.path(one, "label-tumor_mask", "truth"))
+        write_volume(sitk.GetImageFromArray(random.normal(100, 10, (3, 96, 96)).astype(np.float32)), cohort.path(one, "T2w"))
+    samples, report = slice_cohort(cohort, Slicing(size=60, which="equator", fit="embed", masked=True), ("T2w",), targets=("idh",), jobs=1)
+    assert set(samples.table["participant_id"]) == {"sub-small"} and samples.inputs.shape[2:] == (60, 60)
+    assert report["participant_id"].tolist() == ["sub-large"] and "size=70 would do" in report["problem"].iloc[0]
+
+
+def test_network_scales_with_width():
+    "Half the width, half the filters; the same seed gives the same weights; a picture of another size works."
+    import torch
+
+    full, half = (multi_scale_network((2, 64, 64), {"codel_1p19q": 2}, 3, width) for width in (0.25, 0.125))
+    assert [layer.filters for layer in full.layers if "conv" in layer.name] == [2 * layer.filters for layer in half.layers if "conv" in layer.name]
+    again = multi_scale_network((2, 64, 64), {"codel_1p19q": 2}, 3, 0.125)
+    assert all(np.array_equal(a, b) for a, b in zip(half.get_weights(), again.get_weights()))
+    assert lower(multi_scale_network((1, 90, 101), {"idh": 2}, 0, 0.0625)).eval()(torch.zeros(3, 1, 90, 101))["idh"].shape == (3, 2)
