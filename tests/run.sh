@@ -1,29 +1,30 @@
 #!/usr/bin/env bash
-# The whole suite, on the PATH's Python: the exported library in step with the notebooks, layers, style, lessons, tests.
-set -euo pipefail
+# The whole suite, on the PATH's Python. Every check runs, whatever the one before it said; the last lines say what failed.
+set -uo pipefail
 cd "$(dirname "$0")/.."
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} MPLBACKEND=${MPLBACKEND:-Agg} GLIOMA_RUN=1
+failed=()
+check() {  # NAME COMMAND…
+  local name=$1 begun=$SECONDS; shift
+  printf '\n== %s\n' "$name"
+  "$@" || failed+=("$name")
+  echo "   ($((SECONDS - begun)) s)"
+}
 
-step() { printf '\n== %s\n' "$1"; }
+exported_in_step() {
+  local copy; copy=$(mktemp -d)
+  cp -r nbs glioma_repro settings.ini setup.py pyproject.toml "$copy"
+  (cd "$copy" && nbdev_export) && diff -r -x __pycache__ glioma_repro "$copy/glioma_repro" || { echo "run nbdev_export and commit"; rm -rf "$copy"; return 1; }
+  rm -rf "$copy"
+}
 
-step "the exported library is what the notebooks say"
-copy=$(mktemp -d); trap 'rm -rf "$copy"' EXIT
-cp -r nbs glioma_repro settings.ini setup.py pyproject.toml "$copy"
-(cd "$copy" && nbdev_export)
-diff -r -x __pycache__ glioma_repro "$copy/glioma_repro" || { echo "run nbdev_export and commit"; exit 1; }
+check "the exported library is what the notebooks say" exported_in_step
+check "form of the notebooks" python tools/check_notebooks.py
+check "README.md is nbs/index.ipynb" python tools/readme.py --check
+check "layers" lint-imports
+check "style" ruff check nbs tests benchmarks tools setup.py
+check "lessons (nbdev_test)" nbdev_test --n_workers "$(nproc)" --do_print
+check "tests" python -m pytest tests
 
-step "notebooks are clean"
-python tools/check_notebooks.py
-python tools/readme.py --check
-
-step "layers"
-lint-imports
-
-step "style"
-ruff check nbs tests benchmarks tools setup.py
-
-step "lessons (nbdev_test)"
-nbdev_test --n_workers "$(nproc)" --do_print
-
-step "tests"
-python -m pytest tests
+if ((${#failed[@]})); then printf '\nFAILED: %s\n' "${failed[@]}"; exit 1; fi
+echo "all checks passed"
