@@ -330,7 +330,7 @@ class Retraining:
                     score[repeat, test] = fit_and_score(self.last, first, labels[train], second, self.classes, number)
         return float(within_folds(fold, labels, score, self.classes)[0])
 
-
+# %% ../nbs/08a_classical.ipynb #3898d8a4
 def _prepared(head, last, inputs, train, test):
     "Training and test features after the steps that see no label; turned into fewer coordinates where the model cannot tell."
     from sklearn.base import clone
