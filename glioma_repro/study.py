@@ -304,17 +304,21 @@ def table(self: Study,
     frame = frame.reset_index() if frame.index.name or isinstance(frame.index, pd.MultiIndex) else frame
     frame.columns = [" ".join(map(str, one)) if isinstance(one, tuple) else str(one) for one in frame.columns]
     self._take_key(key, self.tables)
-    rows = [[None if pd.isna(value) else value for value in row] for row in frame.astype(object).itertuples(index=False)]
+    rows = [[None if not isinstance(value, (list, tuple, dict)) and pd.isna(value) else value for value in row] for row in frame.astype(object).itertuples(index=False)]
     self.tables[key] = {"caption": caption, "columns": list(frame.columns), "rows": rows}
     if show:
         self.shown += 1
-        body = frame.to_html(index=False, na_rep="–", float_format=_rounded, escape=True, border=0)
+        body = frame.astype(object).map(_in_words).to_html(index=False, escape=True, border=0)
         self._show(f"<figure class='table'><figcaption><b>Table {self.shown}.</b> {html.escape(caption)}</figcaption>{body}</figure>")
 
 
-def _rounded(value):
-    "Three significant digits; whole numbers as they are."
-    if float(value).is_integer() and abs(value) < 1e6:
+def _in_words(value):
+    "What a table's cell says: a dash for NA, three significant digits, whole numbers as they are."
+    if not isinstance(value, (list, tuple, dict)) and pd.isna(value):
+        return "–"
+    if not isinstance(value, float):  # numpy's float64 is one too
+        return value
+    if value.is_integer() and abs(value) < 1e6:
         return str(int(value))
     return f"{value:.3f}" if 0.001 <= abs(value) < 10 else f"{value:.3g}"
 
@@ -419,10 +423,10 @@ def finish(self: Study) -> dict:  # the content of results.json
 
 # %% ../nbs/13_study.ipynb #cbaa8fb3
 _STYLE = """<style>
-body { max-width: 60rem; margin: 0 auto; padding: 1rem; font-size: 16px; line-height: 1.5; }
+body { max-width: 68rem; margin: 0 auto; padding: 1rem; font-size: 16px; line-height: 1.5; }
 figure { margin: 1.5rem 0; } figcaption { color: #333; margin: .4rem 0; }
 figure.table { overflow-x: auto; } table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .2rem .6rem; text-align: left !important; border-bottom: 1px solid #ddd; }
+th, td { padding: .2rem .45rem; text-align: left !important; border-bottom: 1px solid #ddd; }
 .banner { background: #fff3cd; border-left: 4px solid #E69F00; padding: .6rem 1rem; }
 .jp-InputPrompt, .jp-OutputPrompt { display: none !important; }
 </style>"""
