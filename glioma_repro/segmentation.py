@@ -647,7 +647,7 @@ class RegionEditor:
         self.axis, self.canvas, self.results, self.frames = self.figure.add_subplot(), canvas, {}, []
         self.patient = widgets.Dropdown(options=self.cohort.ids, description="patient")
         self.slice = widgets.IntSlider(description="slice", continuous_update=False)
-        self.sequence = widgets.Dropdown(description="sequence")
+        self.sequence = widgets.Dropdown(options=[(_SEGMENTED[0], 0)], description="sequence")  # never empty: a list that was shows no choice
         self.frame = widgets.IntSlider(description="frame", max=0, disabled=True)
         self.message = widgets.HTML("Click the corners of a polygon around the tumour; close it on the first corner.")
         self._wire(widgets)
