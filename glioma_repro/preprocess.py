@@ -378,7 +378,7 @@ def _through(job):
     settings = job.recipe.settings("register") or {"to": "ce-gadolinium_T1w"}
     wanted, atlas_brain = settings["to"], None
     if wanted == "atlas":
-        reference = settings.get("through") or next(iter(job.images))
+        reference = settings.get("through") if settings.get("through") in job.images else next(iter(job.images))
         grid, atlas_brain, transforms = _to_atlas(job, reference, settings)
     else:
         reference = finest(job.images) if wanted == "finest" else wanted
@@ -476,7 +476,7 @@ def contact_sheets(
 ) -> list:               # matplotlib figures
     "All patients, an axial slice of every sequence: what went wrong is seen at a glance."
     ids = list(pictures)
-    return [show_images({one: pictures[one] for one in ids[start:start + page]}, size=1.5) for start in range(0, len(ids), page)]
+    return [show_images({one: pictures[one] for one in ids[start:start + page]}, size=1.8) for start in range(0, len(ids), page)]
 
 
 def measurements_of_preprocessing(

@@ -11,6 +11,7 @@ __all__ = ['QUALITY', 'LIMITS', 'INTERPOLATION', 'read_sequence', 'shrink', 'dil
 # %% ../nbs/03_registration.ipynb #99b77ceb
 import time
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -131,7 +132,7 @@ def coarse_bias(
     image: sitk.Image,        # 3D
     mask: sitk.Image,         # where there is tissue
     spacing: float = 8.0,     # mm, of the copy that it works on
-    iterations: int = 50,     # at one level of 4x4x4 control points
+    iterations: int = 30,     # at one level of 4x4x4 control points
 ) -> sitk.Image:              # logarithm of the field on the small grid; 0 where it could not be found
     "The slow part of an image's brightness (Tustison 2010), roughly: for registration only."
     small = shrink(image, spacing)
@@ -189,7 +190,7 @@ QUALITY = {
     "seconds": ("s", "time taken"),
 }  # quantity: (unit, meaning)
 
-LIMITS = {"overlap": 0.75, "rotation": 45.0, "translation": 120.0, "scale_low": 0.75, "scale_high": 1.33, "stretch": 0.06, "starts": 2.5, "inverse": 2.5}
+LIMITS = {"overlap": 0.75, "rotation": 45.0, "translation": 120.0, "scale_low": 0.75, "scale_high": 1.33, "stretch": 0.03, "starts": 2.0, "inverse": 2.0}
 
 # %% ../nbs/03_registration.ipynb #ef883400
 def _centre(image):
@@ -528,6 +529,7 @@ def read_transform(
         raise PatientError(participant_id or Path(path).name, f"{path} is missing or holds no transform; delete it and run the step again") from None
 
 # %% ../nbs/03_registration.ipynb #ea6c6fd2
+@lru_cache(maxsize=4)
 def template(
     spacing: float = 1.0,                # mm
 ) -> tuple[sitk.Image, sitk.Image]:      # T1w (float32) and brain mask (uint8), in MNI152NLin2009aSym
