@@ -596,8 +596,11 @@ def _execute(notebook, parameters, work):
 class _Terminal:
     "Passes on the notebook's progress bars, and nothing else: warnings stand in the notebook."
 
+    bar = False  # whether the last thing written was a progress bar, which a line end closes
+
     def write(self, text):
-        if "\r" in text or "it/s]" in text:
+        if "\r" in text or "it/s]" in text or (self.bar and text.strip() == ""):
+            self.bar = text.strip() != ""
             sys.stderr.write(text)
 
     def flush(self):
