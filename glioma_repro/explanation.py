@@ -245,8 +245,9 @@ def compare_classes(
             first, last = (wide.loc[labels == word, quantity].dropna().to_numpy() for word in (words[0], words[-1]))
             if min(len(first), len(last)) < 2:
                 continue
-            chance, low, high = _superiority(last, first)
-            p = stats.mannwhitneyu(last, first).pvalue if np.ptp(np.r_[first, last]) > 0 else 1.0
+            varies = np.ptp(np.r_[first, last]) > 0  # where nobody has it, there is nothing to compare
+            chance, low, high = _superiority(last, first) if varies else (0.5, np.nan, np.nan)
+            p = stats.mannwhitneyu(last, first).pvalue if varies else 1.0
             rows.append({"target": target, "quantity": quantity, "classes": f"{words[-1]} against {words[0]}", "n last": len(last), "n first": len(first),
                          "median last": np.median(last), "median first": np.median(first), "superiority": chance, "low": low, "high": high, "p": p})
     table = pd.DataFrame(rows)
@@ -272,11 +273,12 @@ def plot_appearance(
     quantities = table["quantity"].unique().tolist()
     for number, (axis, target) in enumerate(zip(axes[0], targets)):
         part = table[table["target"] == target]
+        part = part[part["low"].notna()]
         height = [quantities.index(one) for one in part["quantity"]]
         axis.errorbar(part["superiority"], height, xerr=[part["superiority"] - part["low"], part["high"] - part["superiority"]], fmt="o",
                       color=COLOURS[number], capsize=2)
         axis.axvline(0.5, color="0.6", linestyle=":")
-        words = part["classes"].iloc[0].split(" against ")
+        words = table.loc[table["target"] == target, "classes"].iloc[0].split(" against ")
         axis.set(xlim=(-0.03, 1.03), title=f"{words[0]}\nagainst {words[1]}", yticks=range(len(quantities)), yticklabels=quantities)
         axis.set_ylim(len(quantities) - 0.5, -0.5)
     figure.supxlabel("chance that a patient of the first-named class has the larger value", fontsize=11)
