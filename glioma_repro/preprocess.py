@@ -118,7 +118,7 @@ def code_version() -> str:
 
 def sidecar_of(path: Path) -> Path:
     "The JSON beside a file."
-    return path.with_name(path.name.removesuffix(".gz").removesuffix(".nii").removesuffix(".tfm") + ("_xfm.json" if path.suffix == ".tfm" else ".json"))
+    return path.with_name(path.name.removesuffix(".gz").removesuffix(".nii").removesuffix(".tfm") + ".json")
 
 
 def produce(
@@ -219,7 +219,7 @@ def _short(suffix):
 # %% ../nbs/04a_preprocess.ipynb #b11f56f7
 def _transform(job, name, step, inputs, find):
     "A transform from disk, or found now; its quality goes to the table."
-    path = job.file(f"{name}_mode-image", ".tfm")
+    path = job.file(f"{name}_mode-image_xfm", ".tfm")
 
     def make():
         found = find()

@@ -1,0 +1,81 @@
+"""Where the seconds of a recipe go, and what a second worker buys.
+
+    python benchmarks/preprocess.py [--patients 2] [--voxel-size 2] [--recipes akkus2017 chang2018 choi2021 vandervoort2022]
+
+Phantom patients of four misaligned sequences; where the downloads are, also TCGA-FG-6692 as scanned. The second worker is timed in the same run.
+"""
+
+import argparse
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+import pandas as pd
+
+from glioma_repro.core import Cohort, real_data, sha256_of, write_text
+from glioma_repro.phantom import make_phantom
+from glioma_repro.preprocess import contact_sheets, preprocess
+
+NAMES = {"T1w": "T1_AX*", "ce-gadolinium_T1w": "*POST_GAD*", "T2w": "*T2_AX*", "FLAIR": "*FLAIR*"}
+
+
+def tcga(data, folder):
+    """TCGA-FG-6692 as a cohort of one."""
+    cohort = Cohort("tcga-fg-6692", pd.DataFrame({"participant_id": ["sub-TCGAFG6692"]}), folder / "tcga")
+    for suffix, pattern in NAMES.items():
+        target = cohort.path("sub-TCGAFG6692", suffix)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(next((data / "tcga_fg_6692_raw").glob(f"{pattern}.nii.gz")), target)
+    cohort.write()
+    return cohort
+
+
+def timed(cohort, recipe, jobs, sheets):
+    """Seconds by step, wall seconds, flags and the hashes of all images."""
+    began = time.perf_counter()
+    result = preprocess(cohort, recipe, jobs=jobs)
+    wall = time.perf_counter() - began
+    if sheets:
+        for number, figure in enumerate(contact_sheets(result.pictures)):
+            figure.savefig(Path(sheets) / f"{cohort.name}_{recipe}_{number}.png", dpi=80)
+    folder = cohort.folder / "derivatives" / recipe
+    hashes = [sha256_of(path) for path in sorted(folder.rglob("*.nii.gz"))]
+    shutil.rmtree(folder)
+    return result, wall, hashes
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--patients", type=int, default=2)
+    parser.add_argument("--voxel-size", type=float, default=2.0)
+    parser.add_argument("--recipes", nargs="+", default=["akkus2017", "chang2018", "choi2021", "vandervoort2022"])
+    parser.add_argument("--sheets", default=None, help="a folder for the contact sheets")
+    args = parser.parse_args()
+    rows, data = [], real_data()
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        cohorts = [make_phantom(folder / "p", patients=args.patients, sites=1, voxel_size=args.voxel_size, misaligned=True, slice_thickness=5, jobs=1)] if args.patients else []
+        cohorts += [tcga(data, folder)] if data and (data / "tcga_fg_6692_raw").is_dir() else []
+        for cohort in cohorts:
+            for recipe in args.recipes:
+                result, wall, one = timed(cohort, recipe, 1, args.sheets)
+                row = dict(cohort=cohort.name, recipe=recipe, patients=len(cohort), seconds_a_patient=wall / len(cohort)) | result.seconds.drop(columns="total").mean().to_dict()
+                if len(cohort) > 1:
+                    _, two, again = timed(cohort, recipe, 2, None)
+                    row |= dict(two_workers=two / wall, same_bytes=one == again)
+                rows.append(row | dict(flags="; ".join(filter(None, result.summary["flags"]))))
+                print(rows[-1], flush=True)
+    text = "\n".join(["# Preprocessing: wall seconds a patient and step, one thread a worker; two_workers is a ratio to one", "", markdown(pd.DataFrame(rows).round(2).fillna("")), ""])
+    print(text)
+    write_text(Path(__file__).parent / "results" / "preprocess.md", text)
+
+
+def markdown(table):
+    """A table as markdown."""
+    lines = ["| " + " | ".join(map(str, table.columns)) + " |", "|" + " --- |" * len(table.columns)]
+    return "\n".join(lines + ["| " + " | ".join(map(str, row)) + " |" for row in table.itertuples(index=False)])
+
+
+if __name__ == "__main__":
+    main()
