@@ -151,6 +151,7 @@ def main():
     reader.add_argument("--warm", type=int, default=1)
     reader.add_argument("--threads", type=int, default=cores())
     given = reader.parse_args()
+    load = os.getloadavg()[0]
     samples = made_up(2 * given.batch, given.size)
     rows = [("Keras fit, float32, CPU", keras_steps(samples, given.width, given.batch, given.threads, given.steps, given.warm))]
     keep_memory()  # stays in force from here on
@@ -164,7 +165,7 @@ def main():
     speed["hours for configuration 4"] = images / speed["images a second"] / 3600
     layers, flops_peak, byte_peak = roofline(given.size, given.batch, given.device, settings[-1][0])
     cost = totals(multi_scale_network((2, given.size, given.size), {"codel_1p19q": 2}, 0, given.width), (2, given.size, given.size))
-    where = device_name(given.device)
+    where = f"{device_name(given.device)}, load average {load:.1f} before the start (other programs)"
     text = f"""# akkus2017: training speed
 
 {where}, {given.threads} threads; {given.size} x {given.size} pixels, width {given.width:g}, batch {given.batch}, {given.steps} steps after {given.warm} to warm up; {cost['FLOPs training'] / 1e9:.1f} GFLOP a slice and step.

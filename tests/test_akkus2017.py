@@ -1,6 +1,5 @@
 "The study akkus2017: its draws, its rules and its bad input. Its functions are taken out of the notebook; the notebook itself is run by the suite of notebooks."
 import ast
-from pathlib import Path
 
 import nbformat
 import numpy as np
@@ -21,7 +20,7 @@ def notebook():
 @pytest.fixture
 def functions(notebook):
     "Every function that the notebook defines, in a namespace with what they use."
-    from glioma_repro import core, statistics, training
+    from glioma_repro import core, statistics
 
     space = dict(np=np, pd=pd, generator=generator, seed=0, size=None, learning_rate=0.001, protocols=["patients", "slices"], ReproError=ReproError, Samples=Samples,
                  auroc=statistics.auroc, corrected_resampled_t=statistics.corrected_resampled_t, predictions_of=core.predictions_of)

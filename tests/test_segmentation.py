@@ -8,7 +8,7 @@ import SimpleITK as sitk
 
 from glioma_repro.core import Cohort, PatientError, ReproError, real_data, write_volume
 from glioma_repro.segmentation import (
-    Contouring, Region, agreement, dilate, patient_region, patient_stack, region_path, segment_cohort, segment_patient, segment_slices, simulate_region,
+    Contouring, Region, agreement, dilate, region_path, segment_cohort, segment_patient, segment_slices, simulate_region,
     write_region)
 
 
