@@ -127,6 +127,32 @@ def test_settings_are_checked():
     assert dilate(np.eye(5, dtype=bool)[None], 0).sum() == 5
 
 
+def test_atlas_maps_tell_fluid_from_tumour(tmp_path):
+    "On T2w alone fluid is as bright as tumour; the atlas' tissue maps say where fluid is expected."
+    images, brain, tumour = _picture([2, 3, 4], ("T2w",))
+    cohort = _cohort(tmp_path, {"sub-a": (images, brain, tumour)})
+    fluid = images["T2w"] > 180
+    for name, where in (("GM", brain & ~fluid & (np.indices(brain.shape)[2] < 32)), ("WM", brain & ~fluid & (np.indices(brain.shape)[2] >= 32))):
+        write_volume(sitk.GetImageFromArray(where.astype(np.float32)), cohort.path("sub-a", f"label-{name}_probseg", "atlas"))
+    write_region(Region(3, ((31.5, 14), (56, 14), (56, 42), (31.5, 42)), (64, 64)), cohort, "sub-a")  # holds half of the fluid too
+    without, with_atlas = (segment_patient("sub-a", cohort, atlas=atlas, reach=0)["slices"][3].mask for atlas in (None, "atlas"))
+    assert agreement(with_atlas, tumour[3])["Dice"] > 0.9
+    assert (with_atlas & fluid[3]).sum() <= (without & fluid[3]).sum()
+
+
+def test_agreement_is_that_of_the_statistics():
+    "Two implementations, one answer."
+    from scipy import ndimage
+
+    from glioma_repro.statistics import mask_measures
+
+    blob = ndimage.gaussian_filter(np.random.default_rng(2).normal(size=(12, 40, 44)), 3)
+    for one, other in ((blob > 0.02, np.roll(blob, 2, 1) > 0.018), (blob > 0.03, blob > 0.01)):
+        ours, theirs = agreement(one, other, (3.0, 1.0, 0.8)), mask_measures(other, one, (3.0, 1.0, 0.8))
+        for mine, name in (("Dice", "dice"), ("volumetric similarity", "volumetric_similarity"), ("Hausdorff distance", "hausdorff"), ("95 % Hausdorff distance", "hausdorff_95")):
+            assert np.isclose(ours[mine], theirs[name], atol=1e-5), (mine, ours[mine], theirs[name])
+
+
 def test_real_slices():
     "On real slices the contour agrees better with the manual mask than the rough region that it came from."
     folder = real_data()
