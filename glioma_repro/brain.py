@@ -134,15 +134,15 @@ def _refined(image, atlas, brain, distance, affine, seed):
     method.SetMetricAsMattesMutualInformation(32)
     method.SetMetricFixedMask(region)
     method.SetMetricSamplingStrategy(method.RANDOM)
-    method.SetMetricSamplingPercentage(0.15, 1 + seed % (2**31 - 2))
+    method.SetMetricSamplingPercentage(0.3, 1 + seed % (2**31 - 2))
     method.SetInterpolator(sitk.sitkLinear)
-    method.SetOptimizerAsLBFGSB(gradientConvergenceTolerance=1e-4, numberOfIterations=15, maximumNumberOfFunctionEvaluations=30)
+    method.SetOptimizerAsLBFGSB(gradientConvergenceTolerance=1e-4, numberOfIterations=25, maximumNumberOfFunctionEvaluations=60)
     method.SetInitialTransform(start, inPlace=True)
     try:
         method.Execute(fixed, moved)
     except RuntimeError:
         return _carry(distance, image, affine.GetInverse())
-    return _carry(distance, image, affine.GetInverse(), _inverse(start, fixed))
+    return _carry(distance, image, affine.GetInverse(), _inverse(start, brain))
 
 
 def _inverse(spline, grid):

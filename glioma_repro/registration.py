@@ -132,7 +132,7 @@ def coarse_bias(
     image: sitk.Image,        # 3D
     mask: sitk.Image,         # where there is tissue
     spacing: float = 8.0,     # mm, of the copy that it works on
-    iterations: int = 30,     # at one level of 4x4x4 control points
+    iterations: int = 50,     # at one level of 4x4x4 control points
 ) -> sitk.Image:              # logarithm of the field on the small grid; 0 where it could not be found
     "The slow part of an image's brightness (Tustison 2010), roughly: for registration only."
     small = shrink(image, spacing)
