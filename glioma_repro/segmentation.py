@@ -429,7 +429,7 @@ def patient_region(
             raise PatientError(participant_id, f"the region on slice {region.slice} holds {share:.0%} of the tumour of the known mask; draw it around the tumour")
     return region
 
-
+# %% ../nbs/05_segmentation.ipynb #07125312
 def segment_patient(
     participant_id: str,                    # sub-X
     cohort: Cohort,                         # images, and masks to compare with (and to simulate regions from)
@@ -564,7 +564,7 @@ def _all_levels(participant_id, cohort, levels, **settings):
             failed.append((level, participant_id, error.problem))
     return parts, failed
 
-
+# %% ../nbs/05_segmentation.ipynb #ab959128
 def plot_sloppiness(
     measured: Measurements,  # of sloppiness_curve
 ):                           # matplotlib figure

@@ -198,7 +198,7 @@ def fit_texture_svm(
     greedy = SequentialFeatureSelector(machine, n_features_to_select=min(number, candidates - 1), direction="forward", scoring="balanced_accuracy", cv=splits)
     return make_pipeline(StandardScaler(), SelectKBest(f_classif, k=candidates), greedy, machine).fit(inputs, labels)
 
-
+# %% ../nbs/08b_texture.ipynb #297cce63
 def chosen_features(
     fitted,              # of fit_texture_svm
     names,               # of all features
