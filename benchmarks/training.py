@@ -215,7 +215,7 @@ def report(lines, given):
     text = "\n".join(["| " + " | ".join(head) + " |", "|" + "---|" * len(head)] + ["| " + " | ".join(line) + " |" for line in lines])
     text = (f"# Training\n\n`python benchmarks/training.py --threads {given.threads} --rounds {given.rounds} --clock {given.clock}` on {processor()}; torch {torch.__version__}, keras {keras.__version__}. "
             f"Batches of {BATCH} slices of 4 x 32 x 32, {len(CLASSES)} heads, AdamW. Slices a second are medians of the rounds; a ratio is the median of the rounds' own ratios, "
-            "so that what else ran on the machine falls on both sides. Seconds are {'those of the clock' if given.clock == 'wall' else 'those that the processor worked'}.\n\n" + text + "\n")
+            f"so that what else ran on the machine falls on both sides. Seconds are {'those of the clock' if given.clock == 'wall' else 'those that the processor worked'}.\n\n" + text + "\n")
     print(text)
     write_text(Path(__file__).parent / "results" / "training.md", text)
 

@@ -51,7 +51,7 @@ def bias_field(
         raise PatientError(participant_id, "N4 found no bias field at all (it stops silently on voxels near zero); check the mask")
     return sitk.Cast(n4.GetLogBiasFieldAsImage(sitk.Cast(image, sitk.sitkFloat32)) - float(coarse.mean()), sitk.sitkFloat32)
 
-
+# %% ../nbs/04_brain.ipynb #7b7abca7
 def _n4(small, inside, iterations, control_points, spline_distance, threshold):
     "Runs the filter; gives it with its result."
     region = sitk.GetImageFromArray(inside.astype(np.uint8))
@@ -198,7 +198,7 @@ def bet_mask(
     mask = resample(sitk.Cast(mask, sitk.sitkUInt8), image, interpolation="nearest")
     return mask, dict(method="bet", fraction=fraction, volume_ml=volume_ml(mask), flags=[])
 
-
+# %% ../nbs/04_brain.ipynb #bcbd68b3
 def _brainextractor(source, target, fraction):
     "brainextractor's class, without its printed lines."
     import contextlib

@@ -171,7 +171,7 @@ def _is_axial(orientation):
     values = [_number(one) for one in orientation.split("\\")]
     return len(values) == 6 and int(np.argmax(np.abs(np.cross(values[:3], values[3:])))) == 2
 
-
+# %% ../nbs/01b_import.ipynb #558cae4a
 def _gap(files):
     "What is wrong with the slices' positions; empty if nothing is."
     try:
@@ -200,7 +200,7 @@ def choose_series(
     table = table.assign(chosen=False, choice=table["why"])
     table.loc[table["problem"] != "", "choice"] = "passed over: " + table["problem"]
     usable = table[table["sequence"].notna() & (table["problem"] == "")]
-    for suffix, candidates in usable.groupby("sequence"):
+    for _, candidates in usable.groupby("sequence"):
         order = candidates.assign(flat=~candidates["is_3d"], other=~candidates["axial"]).sort_values(
             ["other", "flat", "in_plane", "thickness", "number"], kind="stable")
         table.loc[order.index[0], "chosen"] = True
@@ -310,7 +310,7 @@ def import_dicom_patient(
     write_json(record, {"fingerprint": mark, "series": shown.to_dict("records")})
     return shown
 
-
+# %% ../nbs/01b_import.ipynb #a966d8c1
 def _faceless(image, participant_id):
     "Without its face; the atlas comes from a later notebook, and only when asked for."
     import importlib

@@ -20,8 +20,6 @@ import pandas as pd
 import SimpleITK as sitk
 import yaml
 
-from . import brain as _brain
-from . import registration as _registration
 from .brain import N4_SETTINGS, bias_field, brain_mask, correct_bias, deface, isotropic, normalise, volume_ml
 from .core import (
     SEQUENCES, Cohort, Measurements, PatientError, ReproError, atomic_path, carried, check_same_grid, fingerprint, map_patients, read_volume,
@@ -372,7 +370,7 @@ def preprocess_patient(
         raise
     return dict(seconds=job.seconds, quality=job.quality, flags=job.flags, made=job.made, kept=job.kept, pictures=_pictures(job, outputs))
 
-
+# %% ../nbs/04a_preprocess.ipynb #b626d9d9
 def _through(job):
     "All steps; gives the output files."
     settings = job.recipe.settings("register") or {"to": "ce-gadolinium_T1w"}

@@ -44,7 +44,7 @@ def _header_problem(path):
         return "has a sheared affine (its axes are not at right angles, as after a gantry tilt); resample it to a rectangular grid first"
     return None
 
-
+# %% ../nbs/03_registration.ipynb #99fd4545
 def read_sequence(
     path: str | Path,            # an image as scanned
     participant_id: str = None,  # whom the error shall name
@@ -473,7 +473,7 @@ def _edges(picture):
     slope = np.hypot(ndimage.sobel(smooth, 0), ndimage.sobel(smooth, 1))
     return slope > np.percentile(slope, 90)
 
-
+# %% ../nbs/03_registration.ipynb #1dc74572
 def plot_registration(
     fixed: sitk.Image,         # 3D
     moving: sitk.Image,        # 3D

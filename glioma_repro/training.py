@@ -419,8 +419,7 @@ def _prepare(network, samples, classes, training, augment, loss):
     run = _Run(lowered, torch.compile(lowered) if training.compile else lowered, _optimizer(lowered, training), training, data, len(samples), augment, loss)
     run.one, run.on_cpu = one, torch.device(training.device).type == "cpu"
     run.random = any("dropout" in type(module).__name__.lower() for module in lowered.modules())
-    call = augment if not hasattr(augment, "__call__") or inspect.isfunction(augment) else type(augment).__call__
-    run.uses_masks = augment is not None and "masks" in inspect.signature(call).parameters
+    run.uses_masks = augment is not None and "masks" in inspect.signature(augment).parameters
     return run, codes, weights
 
 # %% ../nbs/11_training.ipynb #a92f9e4b

@@ -24,7 +24,7 @@ check "README.md is nbs/index.ipynb" python tools/readme.py --check
 check "layers" lint-imports
 check "style" ruff check nbs tests benchmarks tools setup.py
 check "lessons (nbdev_test)" nbdev_test --n_workers "$(nproc)" --do_print
-check "tests" python -m pytest tests
+check "tests" python -m pytest tests -n "$(nproc)" --dist loadfile
 
 if ((${#failed[@]})); then printf '\nFAILED: %s\n' "${failed[@]}"; exit 1; fi
 echo "all checks passed"

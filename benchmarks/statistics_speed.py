@@ -1,8 +1,8 @@
 """The bootstrap over patients against a loop over scikit-learn's roc_auc_score, in one run.
 
-    python benchmarks/statistics.py
+    python benchmarks/statistics_speed.py
 
-Prints a markdown table and writes benchmarks/results/statistics.md. Exits with 1 if the target (2500 draws for 240 patients and three
+Prints a markdown table and writes benchmarks/results/statistics_speed.md. Exits with 1 if the target (2500 draws for 240 patients and three
 targets under 2 s on one core, at least 10 times faster than the loop) is missed.
 """
 import os
@@ -82,7 +82,7 @@ def main():
         f"| all {found['measure'].nunique()} measures with intervals (evaluate) | {everything:.3f} | {slow / everything:.0f} |", "",
         f"Target (evaluate under 2 s and at least 10 times faster than the loop): {'reached' if good else 'MISSED'}.", ""])
     print(text)
-    place = Path(__file__).parent / "results" / "statistics.md"
+    place = Path(__file__).parent / "results" / "statistics_speed.md"
     place.parent.mkdir(exist_ok=True)
     place.write_text(text, encoding="utf-8")
     sys.exit(not good)
