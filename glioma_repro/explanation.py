@@ -253,7 +253,7 @@ def compare_classes(
     table = pd.DataFrame(rows)
     return table.assign(p_holm=multipletests(table["p"], method="holm")[1]) if len(table) else table
 
-
+# %% ../nbs/12_explanation.ipynb #32c2e2d8
 def _superiority(last, first):
     "The share of pairs in which the last class is larger, with DeLong's 95 % interval."
     wins = 0.5 * (np.sign(last[:, None] - first[None, :]) + 1)

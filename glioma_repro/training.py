@@ -22,7 +22,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from fastcore.basics import patch
 from tqdm.auto import tqdm
 
 from .core import (TARGETS, Measurements, PatientError, Predictions, ReproError, Samples, _plain, atomic_path, concat, cores,
