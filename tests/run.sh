@@ -23,7 +23,13 @@ check "form of the notebooks" python tools/check_notebooks.py
 check "README.md is nbs/index.ipynb" python tools/readme.py --check
 check "layers" lint-imports
 check "style" ruff check nbs tests benchmarks tools setup.py
-check "lessons (nbdev_test)" nbdev_test --n_workers "$(nproc)" --do_print
+# a process a lesson: nbdev's own workers wait five minutes at their end for the workers that a lesson started
+lessons() {
+  find nbs -name '*.ipynb' -not -path '*/.*' | sort | xargs -P "$(nproc)" -I{} bash -c \
+    'begun=$SECONDS; nbdev_test --n_workers 0 --path {} || exit 1; echo "   {} ($((SECONDS - begun)) s)"'
+}
+
+check "lessons (nbdev_test)" lessons
 check "tests" python -m pytest tests -n "$(nproc)" --dist loadfile
 
 if ((${#failed[@]})); then printf '\nFAILED: %s\n' "${failed[@]}"; exit 1; fi
