@@ -162,10 +162,11 @@ class Trained:
     stopped: str = ""                     # why it ended
 
     def measurements(self,
+        seconds: bool = False,            # also how long each epoch took, which differs from run to run
         **fields,                         # study, method, cohort
     ) -> Measurements:
         "The history, one row an epoch and number."
-        names = {"loss": "1", "validation_loss": "1", "learning_rate": "1", "seconds": "s"}
+        names = {"loss": "1", "validation_loss": "1", "learning_rate": "1"} | ({"seconds": "s"} if seconds else {})
         rows = [dict(quantity=f"{name.replace('_', ' ')}, epoch {row.epoch}", value=getattr(row, name), unit=unit) | fields
                 for row in self.history.itertuples() for name, unit in names.items() if pd.notna(getattr(row, name))]
         columns = ["study", "method", "cohort", "participant_id", "quantity", "value", "unit"]
