@@ -793,6 +793,6 @@ def null_aurocs(
         result = cross_validate_network(build, dealt, splits, targets, training, augment, description=f"{description} {number + 1}", study="null",
                                         model="network", cohort="permuted", protocol="permuted",
                                         checkpoints=None if checkpoints is None else Path(checkpoints) / f"permutation{number}", **settings)
-        table = evaluate(result.predictions.select(subset="test"), measures=("auroc",), iterations=2)
-        rows += [dict(permutation=number, target=row.target, auroc=row.value) for row in table.itertuples()]
+        table = auroc_within_folds(result.predictions.select(subset="test"), iterations=1)
+        rows += [dict(permutation=number, target=row.target, auroc=row.auroc_within_folds) for row in table.itertuples()]
     return pd.DataFrame(rows, columns=["permutation", "target", "auroc"])
