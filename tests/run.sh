@@ -2,6 +2,7 @@
 # The whole suite, on the PATH's Python. Every check runs, whatever the one before it said; the last lines say what failed.
 set -uo pipefail
 cd "$(dirname "$0")/.."
+cores=$(getconf _NPROCESSORS_ONLN)  # nproc would answer OMP_NUM_THREADS
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} MPLBACKEND=${MPLBACKEND:-Agg} GLIOMA_RUN=1
 failed=()
 check() {  # NAME COMMAND…
@@ -25,12 +26,12 @@ check "layers" lint-imports
 check "style" ruff check nbs tests benchmarks tools setup.py
 # a process a lesson: nbdev's own workers wait five minutes at their end for the workers that a lesson started
 lessons() {
-  find nbs -name '*.ipynb' -not -path '*/.*' | sort | xargs -P "$(nproc)" -I{} bash -c \
+  find nbs -name '*.ipynb' -not -path '*/.*' | sort | xargs -P "$cores" -I{} bash -c \
     'begun=$SECONDS; nbdev_test --n_workers 0 --path {} || exit 1; echo "   {} ($((SECONDS - begun)) s)"'
 }
 
 check "lessons (nbdev_test)" lessons
-check "tests" python -m pytest tests -n "$(nproc)" --dist loadfile
+check "tests" python -m pytest tests -n "$cores" --dist loadfile
 
 if ((${#failed[@]})); then printf '\nFAILED: %s\n' "${failed[@]}"; exit 1; fi
 echo "all checks passed"
