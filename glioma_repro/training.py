@@ -785,7 +785,6 @@ def null_aurocs(
     **settings,                   # heads, checkpoints, jobs
 ) -> pd.DataFrame:                # permutation, target, auroc (per patient, out of fold)
     "AUROCs of networks trained on permuted labels."
-    from glioma_repro.statistics import evaluate
 
     rows, checkpoints = [], settings.pop("checkpoints", None)
     for number in range(permutations):
