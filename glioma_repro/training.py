@@ -784,7 +784,8 @@ def null_aurocs(
     description: str = "permuted labels",  # what the progress bar says
     **settings,                   # heads, checkpoints, jobs
 ) -> pd.DataFrame:                # permutation, target, auroc (per patient, out of fold)
-    "AUROCs of networks trained on permuted labels."
+    "AUROCs of networks trained on permuted labels. Within folds: pooled, a null lies below 0.5, as a fold rich in a class leaves few of it for training."
+    from glioma_repro.classical import auroc_within_folds
 
     rows, checkpoints = [], settings.pop("checkpoints", None)
     for number in range(permutations):
