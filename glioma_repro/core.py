@@ -684,7 +684,7 @@ def read_samples(
     masks = folder / "masks.npy"
     return Samples(
         np.load(folder / "inputs.npy", mmap_mode=mode, allow_pickle=False), pd.read_csv(folder / "table.csv"),
-        pd.read_csv(folder / "targets.csv", dtype="string"), json.loads((folder / "samples.json").read_text())["names"],
+        pd.read_csv(folder / "targets.csv", dtype="string"), json.loads((folder / "samples.json").read_text(encoding="utf-8"))["names"],
         np.load(masks, mmap_mode=mode, allow_pickle=False) if masks.exists() else None)
 
 # %% ../nbs/00_core.ipynb #38a34481

@@ -171,7 +171,7 @@ def data_hashes(
         files += sorted(path for root in [cohort.folder, *roots] for path in (root / one).rglob("*") if path.is_file())
     store = cohort.folder / ".hashes.json"
     try:
-        remembered = json.loads(store.read_text())
+        remembered = json.loads(store.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         remembered = {}
     found = {}
@@ -225,7 +225,7 @@ def device_name(device: str = "cpu") -> str:
 
 def _lines(path):
     try:
-        return Path(path).read_text().splitlines()
+        return Path(path).read_text(encoding="utf-8").splitlines()
     except OSError:
         return []
 
@@ -504,7 +504,7 @@ def _working(
         except OSError:
             raise ReproError(f"{folder} is being made by another run; wait for it, or give another --label") from None
         seen = work / "fingerprint"
-        if not seen.exists() or seen.read_text() != mark:
+        if not seen.exists() or seen.read_text(encoding="utf-8") != mark:
             shutil.rmtree(work)
             work.mkdir()
             write_text(seen, mark)

@@ -91,7 +91,7 @@ def test_draw_shrink_save(tmp_path):
         time.sleep(2)
         picture("1-open")
         width, height = canvas.size["width"], canvas.size["height"]
-        corners = json.loads((tmp_path / "corners.json").read_text())
+        corners = json.loads((tmp_path / "corners.json").read_text(encoding="utf-8"))
         for x, y in [*corners, corners[0]]:
             ActionChains(browser).move_to_element_with_offset(canvas, round((x - 0.5) * width), round((y - 0.5) * height)).pause(0.3).click().pause(0.4).perform()
         time.sleep(2)
@@ -105,7 +105,7 @@ def test_draw_shrink_save(tmp_path):
         button("Save").click()
         saved = _wait(lambda: next(tmp_path.rglob("*_desc-tumor_region.json")), 30, "the saved region")
         picture("4-saved")
-        assert len(json.loads(saved.read_text())["polygon"]) == len(corners)
+        assert len(json.loads(saved.read_text(encoding="utf-8"))["polygon"]) == len(corners)
     finally:
         browser.quit()
         server.terminate()

@@ -17,7 +17,7 @@ def folder(tmp_path_factory):
 
 
 def test_run_folder_is_whole(folder):
-    results = json.loads((folder / "results.json").read_text())
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     assert results["phantom"] and {"published", "performance", "published_reproduced", "paired", "null", "components", "appearance", "stated_assumed"} <= set(results["tables"])
     table = results["tables"]["published_reproduced"]
     verdict = [dict(zip(table["columns"], row)) for row in table["rows"]]
@@ -39,7 +39,7 @@ def test_same_seed_same_bytes(folder, tmp_path):
     again = run("chang2018", COHORT, tmp_path, **SMALL, targets="idh,mgmt")
     for name in ("predictions.csv", "measurements.csv"):
         assert (folder / name).read_bytes() == (again / name).read_bytes()
-    one, two = (json.loads((one / "results.json").read_text())["tables"] for one in (folder, again))
+    one, two = (json.loads((one / "results.json").read_text(encoding="utf-8"))["tables"] for one in (folder, again))
     assert {key: value for key, value in one.items() if key != "seconds"} == {key: value for key, value in two.items() if key != "seconds"}
 
 
@@ -48,7 +48,7 @@ def test_external_single_heads_and_sites(tmp_path):
     table = read_predictions(folder / "predictions.csv").table
     outside = table[(table["subset"] == "external") & (table["model"] == "residual CNN")]
     assert len(outside) and outside["fold"].isna().all() and not set(outside["participant_id"]) & set(table.loc[table["subset"] == "test", "participant_id"])
-    assert "external" in json.loads((folder / "results.json").read_text())["tables"]
+    assert "external" in json.loads((folder / "results.json").read_text(encoding="utf-8"))["tables"]
 
 
 def test_unknown_words_are_refused(tmp_path):

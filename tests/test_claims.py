@@ -128,7 +128,7 @@ def test_bad_score_files(made, tmp_path, change, message):
     (lambda entry: entry["targets"]["idh"]["scores"].update(mutated="x"), "'mutated' is no class of idh"),
 ])
 def test_bad_descriptions(tmp_path, change, message):
-    content = yaml.safe_load(carried("data_manifests", "published", "vandervoort2022_scores.yaml").read_text())
+    content = yaml.safe_load(carried("data_manifests", "published", "vandervoort2022_scores.yaml").read_text(encoding="utf-8"))
     change(content)
     (tmp_path / "x_scores.yaml").write_text(yaml.safe_dump(content))
     with pytest.raises(SchemaError, match=message):

@@ -231,7 +231,7 @@ def test_yaml_words_stay_words(tmp_path):
 
 def test_all_manifests_are_read():
     known = manifests()
-    assert set(known) == {"phantom", "tcga-lgg-slices", "brain-mri-yes-no", "brats", "tcga-lgg", "tcga-gbm", "lgg-1p19qdeletion"}
+    assert set(known) == {"phantom", "tcga-lgg-slices", "brain-mri-yes-no", "brats", "tcga-lgg", "tcga-gbm", "lgg-1p19qdeletion", "brainix"}
     for name, one in known.items():
         assert one.name == name == one.name.lower() and one.licence and one.citation and one.source["by_hand"] and one.patients > 0
     assert "COCCluster" not in str([rule["columns"] for rule in known["tcga-lgg-slices"].tables])

@@ -113,7 +113,7 @@ def test_a_cohort_survives_the_disk(tiny):
 
 
 def test_an_unknown_label_is_never_a_number(tiny):
-    text = (tiny.folder / "participants.tsv").read_text()
+    text = (tiny.folder / "participants.tsv").read_text(encoding="utf-8")
     assert "\t-1" not in text and "n/a" in text
 
 

@@ -71,7 +71,7 @@ def test_the_finest_axial_3d_series_is_chosen():
 def test_nothing_that_names_a_person_is_kept(ball, tmp_path):
     write_dicom(ball, tmp_path / "d", 1, T1, patient="SECRET^NAME")
     cohort = import_dicom(tmp_path / "d", tmp_path / "bids", jobs=1)
-    sidecar = json.loads(cohort.path(cohort.ids[0], "T1w", ending=".json").read_text())
+    sidecar = json.loads(cohort.path(cohort.ids[0], "T1w", ending=".json").read_text(encoding="utf-8"))
     text = json.dumps(sidecar)
     assert not any(word in text for word in ("SECRET", "hospital", "SCANNER7", "12345", "1960", "2020"))
     header = sitk.ImageFileReader()

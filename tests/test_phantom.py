@@ -247,7 +247,7 @@ def test_a_folder_that_holds_something_else_is_not_touched(small, tmp_path):
     (tmp_path / "mine" / "thesis.txt").write_text("keep")
     with pytest.raises(ReproError, match="not empty"):
         make_phantom(tmp_path / "mine", jobs=1, **COARSE)
-    assert (tmp_path / "mine" / "thesis.txt").read_text() == "keep"
+    assert (tmp_path / "mine" / "thesis.txt").read_text(encoding="utf-8") == "keep"
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):

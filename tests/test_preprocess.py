@@ -122,7 +122,7 @@ def test_a_changed_setting_makes_only_what_depends_on_it(cohort, tmp_path):
     preprocess(one, "akkus2017", jobs=1)
     before = outputs(one, "akkus2017")
     own = tmp_path / "own.yaml"
-    text = next(path for name, path in recipes().items() if name == "akkus2017").read_text()
+    text = next(path for name, path in recipes().items() if name == "akkus2017").read_text(encoding="utf-8")
     own.write_text(text.replace("region: brain}", "region: brain, limits: [-3, 3]}"))
     row = preprocess(one, str(own), jobs=1).summary.iloc[0]
     assert (row["files_made"], row["files_kept"]) == (2, 3)  # the two images; transform and masks stay
@@ -133,7 +133,7 @@ def test_a_changed_setting_makes_only_what_depends_on_it(cohort, tmp_path):
 def test_the_sidecar_names_its_sources_by_hash(cohort):
     one = cohort.subset(cohort.ids[:1])
     preprocess(one, "akkus2017", jobs=1)
-    sidecar = json.loads(sidecar_of(one.path(one.ids[0], "T2w", "akkus2017")).read_text())
+    sidecar = json.loads(sidecar_of(one.path(one.ids[0], "T2w", "akkus2017")).read_text(encoding="utf-8"))
     assert sidecar["inputs"]["T2w"] == sha256_of(one.path(one.ids[0], "T2w"))
     assert sidecar["sha256"] == sha256_of(one.path(one.ids[0], "T2w", "akkus2017"))
 

@@ -75,7 +75,7 @@ def test_changed_image_is_measured_again(cohort):
 
 def test_result_carries_settings_and_versions(cohort):
     extract_features(cohort, jobs=1, description="")
-    known = json.loads(cohort.path("sub-1", "radiomics", "radiomics", ".json").read_text())
+    known = json.loads(cohort.path("sub-1", "radiomics", "radiomics", ".json").read_text(encoding="utf-8"))
     assert known["made"]["pyradiomics"].startswith("3.") and known["made"]["settings"] == SETTINGS and set(known["inputs"]) == {"T1w", "FLAIR", "tumour"}
     assert (cohort.folder / "derivatives" / "radiomics" / "dataset_description.json").exists()
     assert references(cohort)["patients"].sum() == 3

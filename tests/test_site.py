@@ -29,7 +29,7 @@ def listed(contents):
 
 
 def test_the_sidebar_lists_every_notebook_once_in_the_order_of_the_data():
-    sidebar = yaml.safe_load((ROOT / "nbs" / "sidebar.yml").read_text())["website"]["sidebar"]["contents"]
+    sidebar = yaml.safe_load((ROOT / "nbs" / "sidebar.yml").read_text(encoding="utf-8"))["website"]["sidebar"]["contents"]
     pages = list(listed(sidebar))
     assert sorted(pages) == sorted(path.relative_to(ROOT / "nbs").as_posix() for path in NOTEBOOKS)
     steps = [page for page in pages if re.match(r"\d", page)]
@@ -38,9 +38,9 @@ def test_the_sidebar_lists_every_notebook_once_in_the_order_of_the_data():
 
 def test_the_site_has_one_copy_of_its_settings():
     assert (ROOT / "nbs" / "_quarto.yml").resolve() == (ROOT / "_quarto.yml").resolve()
-    quarto = yaml.safe_load((ROOT / "_quarto.yml").read_text())
+    quarto = yaml.safe_load((ROOT / "_quarto.yml").read_text(encoding="utf-8"))
     assert quarto["metadata-files"] == ["nbdev.yml", "sidebar.yml"]
-    made = yaml.safe_load((ROOT / "nbs" / "nbdev.yml").read_text())["website"]
+    made = yaml.safe_load((ROOT / "nbs" / "nbdev.yml").read_text(encoding="utf-8"))["website"]
     assert made["title"] == settings()["title"] and made["description"] == settings()["description"]
 
 

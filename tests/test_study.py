@@ -38,10 +38,10 @@ def toy(tmp_path):
 def test_a_run_leaves_a_whole_folder(tiny, toy, tmp_path):
     folder = run(toy, tiny.folder, tmp_path / "runs")
     assert folder == tmp_path / "runs" / "tiny" / "toy" / "default"
-    results = json.loads((folder / "results.json").read_text())
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     assert results["tables"]["ages"]["rows"][1] == ["sub-1", 62.5]
     assert results["record"]["parameters"]["seed"] == 0 and results["record"]["data"]["files"] == 1
-    page = (folder / "report.html").read_text()
+    page = (folder / "report.html").read_text(encoding="utf-8")
     assert "<script>" not in page and "Ages &lt;script&gt;" in page and "<math" in page
     assert not re.search(r"(src|href)=.https?:", page), "the report must open offline"
     assert not [path for path in folder.parent.iterdir() if path.name.endswith((".work", ".old"))]
@@ -79,7 +79,7 @@ def test_external_patients_are_taken_away(tiny, tmp_path):
     toy = notebook(tmp_path / "toy.ipynb", "study.table('who', study.cohort.participants[['site']].drop_duplicates())",
                    "study.table('external', study.external.participants[['site']].drop_duplicates())")
     folder = run(toy, tiny.folder, tmp_path / "runs", external='site == "B"')
-    tables = json.loads((folder / "results.json").read_text())["tables"]
+    tables = json.loads((folder / "results.json").read_text(encoding="utf-8"))["tables"]
     assert tables["who"]["rows"] == [["A"]] and tables["external"]["rows"] == [["B"]]
     assert folder.name.startswith("external-site-B")
 
@@ -110,7 +110,7 @@ def test_a_killed_run_goes_on_from_its_checkpoint(tiny, tmp_path):
     process.wait()
     assert mark.exists() and not (tmp_path / "runs" / "tiny" / "toy" / "default").exists()
     folder = run(toy, tiny.folder, tmp_path / "runs")
-    assert json.loads((folder / "results.json").read_text())["statements"]["resumed"] == "True"
+    assert json.loads((folder / "results.json").read_text(encoding="utf-8"))["statements"]["resumed"] == "True"
 
 
 def test_a_checkpoint_of_other_data_is_not_used(tiny, toy, tmp_path):
@@ -120,7 +120,7 @@ def test_a_checkpoint_of_other_data_is_not_used(tiny, toy, tmp_path):
     (work / "step1").write_text("stale")
     toy = notebook(tmp_path / "toy.ipynb", "study.say('stale', str((study.checkpoints / 'step1').exists()))")
     folder = run(toy, tiny.folder, tmp_path / "runs")
-    assert json.loads((folder / "results.json").read_text())["statements"]["stale"] == "False"
+    assert json.loads((folder / "results.json").read_text(encoding="utf-8"))["statements"]["stale"] == "False"
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs Unix permissions")
@@ -142,7 +142,7 @@ def test_a_read_only_cohort_can_be_run(tiny, toy, tmp_path):
 def test_several_seeds_are_several_runs_and_one_page_lists_them(tiny, toy, tmp_path):
     folders, failed = run_grid(toy, [str(tiny.folder)], {"seed": [0, 1]}, tmp_path / "runs")
     assert [folder.name for folder in folders] == ["default", "seed-1"] and not failed
-    page = report_index(tmp_path / "runs").read_text()
+    page = report_index(tmp_path / "runs").read_text(encoding="utf-8")
     assert page.count("report.html") == 2
 
 
@@ -151,7 +151,7 @@ def test_html_in_a_label_is_text_in_the_report(tiny, tmp_path):
     tiny.participants = table
     tiny.write()
     toy = notebook(tmp_path / "toy.ipynb", "study.table('all', study.cohort.participants)", "study.cohort")
-    page = (run(toy, tiny.folder, tmp_path / "runs") / "report.html").read_text()
+    page = (run(toy, tiny.folder, tmp_path / "runs") / "report.html").read_text(encoding="utf-8")
     assert "<img src=x" not in page and "&lt;img src=x" in page
 
 
@@ -180,5 +180,5 @@ def test_the_index_of_nothing_says_what_to_do(tmp_path):
 
 def test_tables_keep_every_digit(tiny, tmp_path):
     toy = notebook(tmp_path / "toy.ipynb", "import pandas as pd\nstudy.table('digits', pd.DataFrame({'value': [1 / 3, None]}))")
-    rows = json.loads((run(toy, tiny.folder, tmp_path / "runs") / "results.json").read_text())["tables"]["digits"]["rows"]
+    rows = json.loads((run(toy, tiny.folder, tmp_path / "runs") / "results.json").read_text(encoding="utf-8"))["tables"]["digits"]["rows"]
     assert rows == [[1 / 3], [None]]

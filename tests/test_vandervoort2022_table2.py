@@ -23,7 +23,7 @@ def run(folder, **parameters):
             exec(compile(cell.source, "vandervoort2022_table2", "exec"), space)
             if "parameters" in cell.metadata.get("tags", []):
                 space.update(parameters, out=str(folder))
-    return json.loads((folder / "results.json").read_text())
+    return json.loads((folder / "results.json").read_text(encoding="utf-8"))
 
 
 def rows(results, key):
@@ -73,4 +73,4 @@ def test_table1_and_the_impossible_patient(real):
 def test_no_patient_is_named_in_the_report(real):
     for key, table in real["tables"].items():
         assert not re.search(r"TCGA.?[A-Z0-9]{2}.?[A-Z0-9]{4}(?![A-Za-z0-9])", json.dumps(table["rows"])), key
-    assert not re.search(r"TCGA-[A-Z0-9]{2}-[A-Z0-9]{4}", carried("notebooks", "studies", "vandervoort2022_table2.ipynb").read_text())
+    assert not re.search(r"TCGA-[A-Z0-9]{2}-[A-Z0-9]{4}", carried("notebooks", "studies", "vandervoort2022_table2.ipynb").read_text(encoding="utf-8"))

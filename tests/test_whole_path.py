@@ -33,7 +33,7 @@ def test_the_phantom_twice_gives_the_same_bytes(tmp_path):
         assert first == second
     page, results = the_report(folders[0])
     assert results["phantom"] and "phantom: made by a computer" in page
-    assert results["tables"] == json.loads((folders[1] / "results.json").read_text())["tables"]
+    assert results["tables"] == json.loads((folders[1] / "results.json").read_text(encoding="utf-8"))["tables"]
     table = read_predictions(folders[0] / "predictions.csv").table
     assert set(table["subset"]) == {"test"} and table["participant_id"].nunique() == 20
 
