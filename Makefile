@@ -1,4 +1,4 @@
-# make demo   set-up, then the main job on the phantom: a report in runs/
+# make demo   set-up, then the main job on the phantom: reports in runs/
 # make test   set-up, then the whole suite
 # make lab    set-up, then JupyterLab on the notebooks
 # make docs   set-up, then the documentation site (needs Quarto)
@@ -19,6 +19,8 @@ $(INSTALLED): settings.ini setup.py constraints.txt tools/install.sh
 
 demo: $(INSTALLED)
 	$(BIN)/glioma-repro run baselines --cohort phantom --out runs
+	$(BIN)/glioma-repro run chang2018 --cohort phantom --out runs
+	$(BIN)/glioma-repro report runs
 
 test: $(INSTALLED)
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash tests/run.sh
