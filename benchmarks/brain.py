@@ -19,6 +19,8 @@ from glioma_repro.core import SEQUENCES, ReproError, real_data, write_text
 from glioma_repro.phantom import make_phantom
 from glioma_repro.registration import read_sequence, register, resample
 
+from tables import markdown
+
 
 def timed(function, *args, **settings):
     """A result and the processor seconds it took."""
@@ -96,12 +98,6 @@ def main():
     text = "\n".join([f"# Brain masks and bias field (phantoms of {args.voxel_size:g} mm; one thread, processor seconds)", "", markdown(masks.round(3)), "", markdown(n4.round(3)), ""])
     print(text)
     write_text(Path(__file__).parent / "results" / "brain.md", text)
-
-
-def markdown(table):
-    """A table as markdown."""
-    lines = ["| " + " | ".join(map(str, table.columns)) + " |", "|" + " --- |" * len(table.columns)]
-    return "\n".join(lines + ["| " + " | ".join(map(str, row)) + " |" for row in table.itertuples(index=False)])
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ from glioma_repro.core import Cohort, real_data, sha256_of, write_text
 from glioma_repro.phantom import make_phantom
 from glioma_repro.preprocess import contact_sheets, preprocess
 
+from tables import markdown
+
 NAMES = {"T1w": "T1_AX*", "ce-gadolinium_T1w": "*POST_GAD*", "T2w": "*T2_AX*", "FLAIR": "*FLAIR*"}
 
 
@@ -69,12 +71,6 @@ def main():
     text = "\n".join(["# Preprocessing: wall seconds a patient and step, one thread a worker; two_workers is a ratio to one", "", markdown(pd.DataFrame(rows).round(2).fillna("")), ""])
     print(text)
     write_text(Path(__file__).parent / "results" / "preprocess.md", text)
-
-
-def markdown(table):
-    """A table as markdown."""
-    lines = ["| " + " | ".join(map(str, table.columns)) + " |", "|" + " --- |" * len(table.columns)]
-    return "\n".join(lines + ["| " + " | ".join(map(str, row)) + " |" for row in table.itertuples(index=False)])
 
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@ from glioma_repro.core import generator, real_data, write_text
 from glioma_repro.phantom import make_phantom
 from glioma_repro.registration import register, registration_error, resample
 
+from tables import markdown
+
 ANTS = """
 import sys, time, json, shutil, ants
 jobs = json.load(open(sys.argv[1]))
@@ -119,12 +121,6 @@ def main():
                       "Medians a group (time_ratio: ANTsPy's seconds over ours):", "", markdown(summary), ""])
     print(text)
     write_text(Path(__file__).parent / "results" / "registration.md", text)
-
-
-def markdown(table):
-    """A table as markdown."""
-    lines = ["| " + " | ".join(map(str, table.columns)) + " |", "|" + " --- |" * len(table.columns)]
-    return "\n".join(lines + ["| " + " | ".join(map(str, row)) + " |" for row in table.itertuples(index=False)])
 
 
 if __name__ == "__main__":
