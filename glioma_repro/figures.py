@@ -110,6 +110,19 @@ def _draw_roc(axis, number, title, label, score, iterations, threshold, rng):
                   markersize=8, markeredgecolor="white", markeredgewidth=0.8, clip_on=False, zorder=5)
 
 
+def _curve_panels(predictions, by, draw, iterations, threshold, seeds, labels, corner):
+    "One panel a target, one curve a model; `draw` draws a curve."
+    curves = list(_curves(predictions, by))
+    figure, axes = _panels(list(dict.fromkeys(target for target, *_ in curves)))
+    for target, axis in axes.items():
+        for number, (_, title, positive, part) in enumerate(curve for curve in curves if curve[0] == target):
+            draw(axis, number, title, *_one_a_patient(part, positive), iterations, threshold, generator(*seeds, target, title))
+        axis.set(title=TARGET_NAMES.get(target, target), xlim=(0, 1), ylim=(0, 1.01), **labels)
+        axis.set_aspect("equal")
+        axis.legend(loc=corner, fontsize=9, handlelength=2.4, frameon=True, framealpha=0.8, edgecolor="none")
+    return figure
+
+
 def plot_roc(
     predictions: Predictions,       # any number of targets and models
     by: str = "model",              # the column whose values become lines
@@ -118,15 +131,10 @@ def plot_roc(
     seed: int = 0,                  # of the draws
 ):                                  # matplotlib figure, one panel a target
     "ROC curves with the 95 % band of a bootstrap over patients; legend: AUROC and its percentile interval (Fawcett 2006)."
-    curves = list(_curves(predictions, by))
-    figure, axes = _panels(list(dict.fromkeys(target for target, *_ in curves)))
-    for target, axis in axes.items():
-        for number, (_, title, positive, part) in enumerate(curve for curve in curves if curve[0] == target):
-            _draw_roc(axis, number, title, *_one_a_patient(part, positive), iterations, threshold, generator(seed, "roc", target, title))
-        axis.plot([0, 1], [0, 1], color="0.6", linewidth=0.8, zorder=0)
-        axis.set(title=TARGET_NAMES.get(target, target), xlabel="1 − specificity", ylabel="sensitivity", xlim=(0, 1), ylim=(0, 1.01))
-        axis.set_aspect("equal")
-        axis.legend(loc="lower right", fontsize=9, handlelength=2.4, frameon=True, framealpha=0.8, edgecolor="none")
+    figure = _curve_panels(predictions, by, _draw_roc, iterations, threshold, (seed, "roc"), dict(xlabel="1 − specificity", ylabel="sensitivity"), "lower right")
+    for axis in figure.axes:
+        if axis.axison:
+            axis.plot([0, 1], [0, 1], color="0.6", linewidth=0.8, zorder=0)
     return figure
 
 # %% ../nbs/09d_figures.ipynb #256173a3
@@ -160,15 +168,7 @@ def plot_precision_recall(
     seed: int = 0,                  # of the draws
 ):                                  # matplotlib figure, one panel a target
     "Precision-recall curves with the 95 % band of a bootstrap over patients; legend: average precision and its percentile interval."
-    curves = list(_curves(predictions, by))
-    figure, axes = _panels(list(dict.fromkeys(target for target, *_ in curves)))
-    for target, axis in axes.items():
-        for number, (_, title, positive, part) in enumerate(curve for curve in curves if curve[0] == target):
-            _draw_precision(axis, number, title, *_one_a_patient(part, positive), iterations, threshold, generator(seed, "precision", target, title))
-        axis.set(title=TARGET_NAMES.get(target, target), xlabel="recall (sensitivity)", ylabel="precision", xlim=(0, 1), ylim=(0, 1.01))
-        axis.set_aspect("equal")
-        axis.legend(loc="lower left", fontsize=9, handlelength=2.4, frameon=True, framealpha=0.8, edgecolor="none")
-    return figure
+    return _curve_panels(predictions, by, _draw_precision, iterations, threshold, (seed, "precision"), dict(xlabel="recall (sensitivity)", ylabel="precision"), "lower left")
 
 # %% ../nbs/09d_figures.ipynb #b2a1bacc
 def _confusion(

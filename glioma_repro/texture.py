@@ -8,11 +8,12 @@ __all__ = ['GROUPS', 'intensity_features', 'pattern_features', 'gabor_features',
 
 # %% ../nbs/08b_texture.ipynb #923b565c
 import logging
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
 import SimpleITK as sitk
-from scipy import ndimage, stats
+from scipy import ndimage, signal, stats
 
 from .core import ReproError, Samples
 
@@ -46,6 +47,15 @@ def pattern_features(
     return {**{f"pattern {number} of {points}": shares[number] for number in range(points + 1)}, "pattern other": shares[points + 1]}
 
 # %% ../nbs/08b_texture.ipynb #b1d0e68e
+@lru_cache(maxsize=4)
+def _waves(frequencies, directions):
+    "The Gabor kernels, blind to the mean intensity."
+    from skimage.filters import gabor_kernel
+
+    kernels = {frequency: [gabor_kernel(frequency, np.pi * turn / directions) for turn in range(directions)] for frequency in frequencies}
+    return {frequency: [kernel - kernel.mean() for kernel in each] for frequency, each in kernels.items()}
+
+
 def gabor_features(
     picture: np.ndarray,  # (H, W)
     mask: np.ndarray,     # (H, W) bool
@@ -53,17 +63,14 @@ def gabor_features(
     directions: int = 4,  # between 0 and 180 degrees
 ) -> dict[str, float]:
     "Mean strength of waves of each length, and how much it depends on the direction (standard deviation over directions / mean)."
-    from skimage.filters import gabor_kernel
-
     filled = np.where(mask, picture, np.asarray(picture, float)[mask].mean())  # the edge of the mask is no wave
     found = {}
-    for frequency in frequencies:
+    for frequency, kernels in _waves(tuple(frequencies), directions).items():
         strengths = []
-        for turn in range(directions):
-            kernel = gabor_kernel(frequency, np.pi * turn / directions)
-            kernel = kernel - kernel.mean()  # blind to the mean intensity
-            wave = [ndimage.convolve(filled, part, mode="nearest") for part in (kernel.real, kernel.imag)]
-            strengths.append(np.hypot(*wave)[mask].mean())
+        for kernel in kernels:
+            height, width = kernel.shape  # odd
+            bordered = np.pad(filled, ((height // 2, height // 2), (width // 2, width // 2)), mode="edge")
+            strengths.append(np.abs(signal.fftconvolve(bordered, kernel, mode="valid"))[mask].mean())  # many times faster than adding up 37 x 37 products
         found |= {f"Gabor {frequency:g}": float(np.mean(strengths)), f"Gabor {frequency:g} direction": float(np.std(strengths) / max(np.mean(strengths), 1e-9))}
     return found
 

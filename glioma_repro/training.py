@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['VERSION', 'Training', 'learning_rate_at', 'sample_weights', 'encode_targets', 'masked_cross_entropy', 'keep_memory',
            'torch_threads', 'Trained', 'TrainingError', 'epoch_batches', 'training_fingerprint', 'check_inputs',
-           'check_outputs', 'fit', 'predict_scores', 'correct_prior', 'train_many', 'CrossValidated', 'classes_of',
-           'trainable', 'cross_validate_network', 'permute_labels', 'null_aurocs']
+           'check_outputs', 'fit', 'predict_scores', 'train_many', 'CrossValidated', 'classes_of', 'trainable',
+           'cross_validate_network', 'permute_labels', 'null_aurocs']
 
 # %% ../nbs/11_training.ipynb #99241251
 import ctypes
@@ -27,6 +27,7 @@ from tqdm.auto import tqdm
 from .core import (TARGETS, Measurements, PatientError, Predictions, ReproError, Samples, _plain, atomic_path, concat, cores,
                                fingerprint, generator, predictions_of, seed_of)
 from .networks import lower, raise_weights
+from .uncertainty import reweigh
 
 # %% ../nbs/11_training.ipynb #26cb2763
 @dataclass(frozen=True)
@@ -419,7 +420,7 @@ def _prepare(network, samples, classes, training, augment, loss):
     run = _Run(lowered, torch.compile(lowered) if training.compile else lowered, _optimizer(lowered, training), training, data, len(samples), augment, loss)
     run.one, run.on_cpu = one, torch.device(training.device).type == "cpu"
     run.random = any("dropout" in type(module).__name__.lower() for module in lowered.modules())
-    run.uses_masks = augment is not None and "masks" in inspect.signature(augment).parameters
+    run.uses_masks, run.stop = augment is not None and "masks" in inspect.signature(augment).parameters, None
     return run, codes, weights
 
 # %% ../nbs/11_training.ipynb #a92f9e4b
@@ -436,6 +437,7 @@ def fit(
     progress: str = "training",              # what the progress bar says; none if empty
     tensorboard: str | Path | None = None,   # a folder, to watch it in TensorBoard
     on_step=None,                            # called as on_step(step, loss) after each step
+    stop=None,                               # called as stop(validation losses so far) after each epoch; where it says True the training ends
 ) -> Trained:
     "Trains a network; raises TrainingError if the loss is not finite, ReproError or PatientError for what cannot be trained."
     keep_memory()
@@ -444,9 +446,11 @@ def fit(
         if validation is not None:
             check_inputs(validation)
         mark = training_fingerprint(run.lowered, samples, codes, weights, training, augment, loss, validation) if checkpoint else ""
+        mark += "" if stop is None else f" {getattr(stop, '__name__', stop)}"
         if checkpoint and Path(checkpoint).exists():
             _load_checkpoint(run, checkpoint, mark)
         save = (lambda: _save_checkpoint(run, checkpoint, mark)) if checkpoint else (lambda: None)
+        run.stop = stop if validation is not None else None
         trained = Trained(network, run.lowered, classes, training, None, _class_shares(samples, codes, weights, classes))
         try:
             if not run.finished:
@@ -526,7 +530,7 @@ def _settle(run, pending, rows, on_step):
 
 # %% ../nbs/11_training.ipynb #e7a8e9a0
 def _end_epoch(run, validation, classes, steps, bar, writer):
-    "One row of history; stops when patience is at its end."
+    "One row of history; stops when patience is at its end, or where `stop` says so."
     training = run.training
     row = dict(epoch=run.epoch + 1, step=run.step, loss=run.total / run.place, validation_loss=None,
                learning_rate=learning_rate_at(training, run.step - 1, steps, run.epoch), seconds=run.seconds)
@@ -545,6 +549,8 @@ def _end_epoch(run, validation, classes, steps, bar, writer):
             run.best = _state(run)
         elif len(losses) - 1 - best >= training.patience:
             run.finished = f"no better validation loss for {training.patience} epochs; the weights are those of epoch {best + 1}"
+    if run.stop is not None and not run.finished and run.stop([one["validation_loss"] for one in run.rows]):
+        run.finished = f"the stopping rule ended it after epoch {run.epoch}"
 
 
 @torch.no_grad()
@@ -609,16 +615,6 @@ def _module_named(lowered, layer):
         if name in modules:
             return modules[name]
     raise ReproError(f"the network has no layer {layer!r}; it has {', '.join(name.removeprefix('layers.') for name in modules if name)}")
-
-# %% ../nbs/11_training.ipynb #a059b734
-def correct_prior(
-    scores: np.ndarray,   # (N, K) probabilities
-    trained,              # (K,) class shares that the network was trained to expect
-    actual,               # (K,) class shares where it is used
-) -> np.ndarray:          # (N, K)
-    "Scores for another share of the classes (Saerens 2002, with known shares)."
-    moved = scores * (np.asarray(actual, np.float64) / np.asarray(trained, np.float64))
-    return moved / moved.sum(1, keepdims=True)
 
 # %% ../nbs/11_training.ipynb #47613c59
 def train_many(
@@ -701,7 +697,7 @@ def _predictions_of_part(part, corrected, fields):
     "The scores of one training as Predictions."
     found = []
     for target, scores in part["scores"].items():
-        scores = correct_prior(scores, *part["priors"][target]) if corrected else scores
+        scores = reweigh(scores, *part["priors"][target]) if corrected else scores
         split = part["split"]
         found.append(predictions_of(scores, part["classes"][target], part["table"], part["labels"][target], subset=split.subset, fold=split.fold,
                                     repeat=split.repeat, seed=part["seed"], target=target, **fields))

@@ -22,8 +22,8 @@ def functions(notebook):
     "Every function that the notebook defines, in a namespace with what they use."
     from glioma_repro import core, statistics
 
-    space = dict(np=np, pd=pd, generator=generator, seed=0, size=None, learning_rate=0.001, protocols=["patients", "slices"], ReproError=ReproError, Samples=Samples,
-                 auroc=statistics.auroc, corrected_resampled_t=statistics.corrected_resampled_t, predictions_of=core.predictions_of)
+    space = dict(np=np, pd=pd, generator=generator, seed=0, size=None, learning_rate=0.001, share=0.26, protocols=["patients", "slices"], ReproError=ReproError, Samples=Samples,
+                 auroc=statistics.auroc, corrected_interval=statistics.corrected_interval, corrected_resampled_t=statistics.corrected_resampled_t, predictions_of=core.predictions_of)
     for cell in notebook:
         for node in ast.parse(cell.source).body:
             if isinstance(node, ast.FunctionDef):
@@ -95,13 +95,18 @@ def test_inflation_is_published_minus_patients(functions):
             positive[right:] = 1 - positive[right:]
             parts.append(predictions_of(np.stack([1 - positive, positive], 1), ("intact", "codeleted"), table, labels, study="akkus2017", model="network", cohort="made-up",
                                         protocol=name, subset="test", fold=0, repeat=repeat, seed=0, target="codel_1p19q"))
-    functions["test_share"] = 0.2
-    row = next(one for one in functions["inflation_rows"](concat(parts), "true") if one["measure"] == "accuracy")
-    assert np.isclose(row["patients"], 0.6) and np.isclose(row["slices"], 0.9) and np.isclose(row["inflation"], 0.3) and row["low"] < 0.3 < row["high"] and row["draws"] == 2
+    row = next(one for one in functions["inflation_rows"](concat(parts), "true", {"codel_1p19q": 0.2}) if one["measure"] == "accuracy")
+    assert np.isclose(row["patients"], 0.6) and np.isclose(row["slices"], 0.9) and np.isclose(row["inflation"], 0.3) and row["draws"] == 2
+    half = 12.706 * np.sqrt((1 / 2 + 0.2) * 0.02)  # t of one degree of freedom; differences 0.4 and 0.2, variance 0.02
+    assert np.isclose(row["inflation: low"], 0.3 - half, atol=1e-3) and np.isclose(row["inflation: high"], 0.3 + half, atol=1e-3)
+    alone = functions["inflation_rows"](concat(parts[::2]), "true", {"codel_1p19q": 0.2})
+    assert [one["measure"] for one in alone] == ["accuracy", "auroc"] and not any("slices" in one or "inflation" in one for one in alone)
 
 
 def test_the_published_protocol_has_to_be_asked_for(notebook):
-    "protocol='slices' without allow_leak is an error before anything is computed."
+    "protocol='slices' without allow_leak is an error before anything is computed, and allow_leak is not the default."
+    parameters = next(cell.source for cell in notebook if "parameters" in cell.metadata.get("tags", []))
+    assert "allow_leak = False" in parameters.splitlines() and 'protocol = "patients"' in parameters.splitlines()
     cell = next(cell.source for cell in notebook if "protocols = [" in cell.source)
     space = dict(allow_leak=False, protocol="slices", LeakError=LeakError, ReproError=ReproError)
     with pytest.raises(LeakError, match="allow_leak=True"):
@@ -139,3 +144,72 @@ def test_network_scales_with_width():
     again = multi_scale_network((2, 64, 64), {"codel_1p19q": 2}, 3, 0.125)
     assert all(np.array_equal(a, b) for a, b in zip(half.get_weights(), again.get_weights()))
     assert lower(multi_scale_network((1, 90, 101), {"idh": 2}, 0, 0.0625)).eval()(torch.zeros(3, 1, 90, 101))["idh"].shape == (3, 2)
+
+
+@pytest.fixture(scope="module")
+def small_run(tmp_path_factory):
+    "The study with the published protocol asked for, as small as it goes, on a phantom without effect."
+    import json
+
+    from glioma_repro.study import run
+
+    folder = run("akkus2017", "phantom:effect=0", tmp_path_factory.mktemp("runs"), allow_leak=True, configurations="3,4", ks="1,2", optimizers="sgd", epochs=4, augmented_epochs=2,
+                 stopping_epochs=12, repeats=2, permutations=2, masks="given", jobs=1)
+    return folder, json.loads((folder / "results.json").read_text(encoding="utf-8"))
+
+
+def _table(results, name):
+    return pd.DataFrame(results["tables"][name]["rows"], columns=results["tables"][name]["columns"])
+
+
+def test_both_protocols_stand_in_every_table(small_run):
+    "Where it was asked for, the published protocol is beside the honest one everywhere, is marked, and lets sister slices through."
+    folder, results = small_run
+    for name in ("table1", "table2", "table3", "inflation", "svm"):
+        assert {"patients", "slices"} <= set(_table(results, name).columns), name
+    for name in ("draws_mean", "stopping", "svm_draws", "svm_patients", "candidates"):
+        assert set(_table(results, name)["protocol"]) == {"patients", "slices"}, name
+    assert set(pd.read_csv(folder / "predictions.csv")["protocol"]) == {"patients", "slices", "patients, permuted labels", "slices, permuted labels"}
+    assert "allow_leak" in results["statements"]["leak"]
+    through = _table(results, "draws_mean").set_index("protocol")["test slices with a sister slice in training"]
+    assert through["patients"] == 0 and through["slices"] > 0.5
+    assert {f"figure{number}" for number in (3, 4, 5)} | {"stopping", "inflation", "confusion"} <= set(results["figures"])
+
+
+def test_tables_agree_with_the_predictions(small_run):
+    "Table 3 and the accuracies of the inflation, computed again from predictions.csv."
+    folder, results = small_run
+    rows = pd.read_csv(folder / "predictions.csv", keep_default_na=False)
+    wide = rows.pivot_table(index=["model", "protocol", "repeat", "participant_id", "slice", "label"], columns="class", values="score").reset_index()
+    wide["called"] = np.where(wide["codeleted"] > 0.5, "codeleted", "intact")
+    table3 = _table(results, "table3").set_index(["true", "called"])
+    for name in ("patients", "slices"):
+        mine = wide[(wide["model"] == "2-fold, adam") & (wide["protocol"] == name) & (wide["repeat"] == 0)].groupby(["label", "called"]).size()
+        assert all(table3.at[key, name] == mine.get(key, 0) for key in table3.index)
+    inflation = _table(results, "inflation")
+    inflation = inflation[inflation["model"].str.startswith("configuration 3") & (inflation["measure"] == "accuracy")].set_index("labels")
+    for labels, suffix in (("true", ""), ("permuted", ", permuted labels")):
+        for name in ("patients", "slices"):
+            mine = wide[wide["model"].str.startswith("configuration 3") & (wide["protocol"] == name + suffix)]
+            each = (mine["called"] == mine["label"]).groupby(mine["repeat"]).mean()
+            assert np.isclose(inflation.at[labels, name], each.mean())
+
+
+def test_permuted_labels_belong_to_patients(small_run):
+    "With permuted labels a patient still has one label, and not always the true one."
+    folder, _ = small_run
+    rows = pd.read_csv(folder / "predictions.csv", keep_default_na=False).drop_duplicates(["protocol", "repeat", "participant_id", "slice", "label"])
+    dealt = rows[rows["protocol"].str.endswith("permuted labels")]
+    assert (dealt.groupby(["repeat", "participant_id"])["label"].nunique() == 1).all()
+    true = rows[rows["protocol"].isin(["patients", "slices"])].drop_duplicates("participant_id").set_index("participant_id")["label"]
+    assert (dealt["participant_id"].map(true).dropna() != dealt.loc[dealt["participant_id"].map(true).notna(), "label"]).any()
+
+
+def test_both_stopping_rules_are_followed(small_run):
+    "The stated rule ends where its definition says, the workable one uses the least validation loss."
+    _, results = small_run
+    stops = _table(results, "stopping")
+    assert set(stops["rule"]) == {"stated", "workable"} and set(stops["training"]) == {"SGD, no augmentation", "SGD, 2-fold augmentation"}
+    assert (stops["epochs trained"] <= 12).all() and stops["ended by"].isin(["the rule", "the limit on epochs"]).all()
+    pairs = stops.pivot(index=["protocol", "training"], columns="rule", values="validation loss of the weights")
+    assert (pairs["workable"] <= pairs["stated"] + 1e-6).all()  # the same training, and the workable rule keeps its best epoch

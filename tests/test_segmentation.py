@@ -9,7 +9,7 @@ import SimpleITK as sitk
 from glioma_repro.core import Cohort, PatientError, ReproError, real_data, write_volume
 from glioma_repro.segmentation import (
     Contouring, Region, agreement, dilate, region_path, segment_cohort, segment_patient, segment_slices, simulate_region,
-    write_region)
+    tissue_maps, write_region)
 
 
 def _picture(tumour_slices, sequences=("T2w", "ce-gadolinium_T1w"), depth=6, size=64):
@@ -138,6 +138,34 @@ def test_atlas_maps_tell_fluid_from_tumour(tmp_path):
     without, with_atlas = (segment_patient("sub-a", cohort, atlas=atlas, reach=0)["slices"][3].mask for atlas in (None, "atlas"))
     assert agreement(with_atlas, tumour[3])["Dice"] > 0.9
     assert (with_atlas & fluid[3]).sum() <= (without & fluid[3]).sum()
+
+
+def test_tissue_maps_are_read_by_name_and_may_be_missing(tmp_path):
+    "Maps beside the registered images are found; without them, or with one only, the segmentation does without; empty ones are an error that names them."
+    images, brain, tumour = _picture([2, 3, 4], ("T2w",))
+    cohort = _cohort(tmp_path, {"sub-a": (images, brain, tumour)})
+    cohort.mask_method = "truth"
+    for name, array in images.items():
+        write_volume(sitk.GetImageFromArray(array), cohort.path("sub-a", name, "atlas"))
+    grid = cohort.image("sub-a", "T2w")
+    assert segment_patient("sub-a", cohort, method="atlas")["maps"] is False and tissue_maps("sub-a", cohort, grid, "atlas") is None
+    fluid = images["T2w"] > 180
+    maps = {"GM": (brain & ~fluid) * 0.25, "WM": (brain & ~fluid) * 0.75, "CSF": (brain & fluid) * 1.0}
+    write_volume(sitk.GetImageFromArray(maps["GM"].astype(np.float32)), cohort.path("sub-a", "label-GM_probseg", "atlas"))
+    assert tissue_maps("sub-a", cohort, grid, "atlas") is None  # one map says nothing
+    write_volume(sitk.GetImageFromArray(np.rint(255 * maps["WM"]).astype(np.uint8)), cohort.path("sub-a", "label-WM_probseg", "atlas"))  # kept in bytes
+    two = tissue_maps("sub-a", cohort, grid, "atlas")
+    np.testing.assert_allclose(two[2], 1 - two[0] - two[1], atol=1e-6)
+    np.testing.assert_allclose(two[1], maps["WM"], atol=1 / 255)
+    write_volume(sitk.GetImageFromArray(maps["CSF"].astype(np.float32)), cohort.path("sub-a", "label-CSF_probseg", "atlas"))
+    np.testing.assert_allclose(tissue_maps("sub-a", cohort, grid, "atlas")[2], maps["CSF"], atol=1e-6)
+    assert segment_patient("sub-a", cohort, method="atlas")["maps"] is True
+    _, _, record = segment_cohort(cohort, method="atlas", jobs=1)
+    assert record["tissue_maps"].tolist() == [True]
+    for name in maps:
+        write_volume(sitk.GetImageFromArray(np.zeros(brain.shape, np.float32)), cohort.path("sub-a", f"label-{name}_probseg", "atlas"))
+    with pytest.raises(PatientError, match="tissue maps are empty"):
+        segment_patient("sub-a", cohort, method="atlas")
 
 
 def test_agreement_is_that_of_the_statistics():

@@ -21,7 +21,7 @@ from glioma_repro.cohort import Split
 from glioma_repro.core import TARGETS, PatientError, ReproError, Samples
 from glioma_repro.networks import layer_table, lower, raise_weights, residual_network
 from glioma_repro.training import (
-    Training, TrainingError, classes_of, correct_prior, cross_validate_network, epoch_batches, fit, masked_cross_entropy, permute_labels, predict_scores, train_many,
+    Training, TrainingError, classes_of, cross_validate_network, epoch_batches, fit, masked_cross_entropy, permute_labels, predict_scores, train_many,
 )
 
 QUICK = Training(epochs=4, batch=16, learning_rate=5e-3)
@@ -108,6 +108,23 @@ def test_cut_with_dropout_early_stopping_and_halving(tmp_path):
     assert whole.history.drop(columns="seconds").equals(continued.history.drop(columns="seconds"))
     rates = whole.history["learning_rate"].tolist()
     assert rates[0] == 0.02 and rates[min(3, len(rates) - 1)] <= 0.02
+
+
+def test_a_stopping_rule_of_ones_own(tmp_path):
+    "It sees the validation losses so far, ends the training where it says True, and is part of what a checkpoint belongs to."
+    seen = []
+
+    def after_three(losses):
+        seen.append(list(losses))
+        return len(losses) == 3
+
+    file, training = tmp_path / "a.safetensors", replace(QUICK, epochs=6)
+    trained = fit(small(), made(), CLASSES, training, validation=made(20, seed=5), checkpoint=file, progress="", stop=after_three)
+    assert trained.history["epoch"].tolist() == [1, 2, 3] and "stopping rule" in trained.stopped
+    assert seen[-1] == trained.history["validation_loss"].tolist()
+    assert same(weights(trained), weights(fit(small(), made(), CLASSES, replace(training, epochs=3), progress="")))
+    with pytest.raises(ReproError, match="another training"):
+        fit(small(), made(), CLASSES, training, validation=made(20, seed=5), checkpoint=file, progress="")
 
 
 def test_killed_process_continues(tmp_path):
@@ -351,7 +368,6 @@ def test_redraw_and_no_balance_give_their_priors():
     assert np.isclose(none.priors["idh"][0][1], share)
     batches = epoch_batches(100, np.array([0] * 95 + [1] * 5), np.ones(100, bool), replace(QUICK, balance="redraw"), 3)
     assert np.bincount(np.array([0] * 95 + [1] * 5)[np.concatenate(batches)]).tolist() == [50, 50]
-    assert np.allclose(correct_prior(np.array([[0.2, 0.8]]), (0.5, 0.5), (0.5, 0.5)), [[0.2, 0.8]])
 
 
 def test_augmentation_draws_the_same_on_every_call_with_one_seed():
