@@ -532,7 +532,7 @@ def segment_cohort(
     left = replace(left, mask_method=name if write else cohort.mask_method, problems=pd.concat([cohort.problems, problems], ignore_index=True))
     return left, measured, record
 
-
+# %% ../nbs/05_segmentation.ipynb #0724bbbe
 def _without_volumes(participant_id, **settings):
     "segment_patient, without the images: they need not travel back from the worker."
     found = segment_patient(participant_id, **settings)

@@ -464,7 +464,7 @@ def fit(
             raise error from None
         return _finish(trained, run)
 
-
+# %% ../nbs/11_training.ipynb #13c0521d
 def _finish(trained, run):
     "The result, with the best weights where validation chose them, also in the Keras model."
     if run.best is not None:
