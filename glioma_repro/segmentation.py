@@ -395,7 +395,7 @@ def _on(image, grid, interpolation):
     "An image on the grid of another, as an array."
     return sitk.GetArrayFromImage(sitk.Resample(image, grid, sitk.Transform(), interpolation, 0.0, image.GetPixelID()))
 
-
+# %% ../nbs/05_segmentation.ipynb #8d3b6ca7
 def tissue_maps(
     participant_id: str,    # sub-X
     cohort: Cohort,         # whose
