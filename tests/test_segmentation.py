@@ -8,7 +8,7 @@ import SimpleITK as sitk
 
 from glioma_repro.core import Cohort, PatientError, ReproError, real_data, write_volume
 from glioma_repro.segmentation import (
-    Contouring, Region, agreement, dilate, region_path, segment_cohort, segment_patient, segment_slices, simulate_region,
+    Contouring, Region, agreement, dilate, region_path, segment_cohort, segment_patient, segment_slices, shrink, simulate_region,
     tissue_maps, write_region)
 
 
@@ -97,6 +97,21 @@ def test_region_without_tumour_and_without_mask(tmp_path):
     write_region(Region(3, ((33, 16), (56, 16), (56, 39), (33, 39)), (64, 64)), cohort, "sub-a")
     found = segment_patient("sub-a", cohort)
     assert found["region"].source == "drawn" and sorted(found["slices"]) == [2, 3, 4] and "Dice" not in found["values"]
+
+
+def test_empty_contour(tmp_path):
+    "Where nothing in the region is abnormal the contour vanishes: an error, not an empty mask; in a cohort the patient is listed and the others go on."
+    start = np.zeros((64, 64), bool)
+    start[20:40, 20:40] = True
+    with pytest.raises(ReproError, match="shrank to nothing"):
+        shrink(np.zeros((64, 64), np.float32), start)
+    images, brain, tumour = _picture([2, 3, 4])
+    flat = {name: np.where(brain, 100, 0) + np.random.default_rng(0).normal(0, 5, brain.shape).astype(np.float32) * brain for name in images}
+    cohort = _cohort(tmp_path, {"sub-a": (images, brain, tumour), "sub-flat": (flat, brain, tumour)})
+    left, measured, _ = segment_cohort(cohort, jobs=1)
+    assert left.ids == ["sub-a"] and left.problems["participant_id"].tolist() == ["sub-flat"]
+    assert left.problems["problem"].str.contains("shrank to nothing|does not contain the tumour|a tumour has at least").all()
+    assert not left.path("sub-flat", "label-tumor_mask", left.mask_method).exists()
 
 
 def test_region_outside_the_brain():
