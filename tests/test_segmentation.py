@@ -106,12 +106,12 @@ def test_empty_contour(tmp_path):
     with pytest.raises(ReproError, match="shrank to nothing"):
         shrink(np.zeros((64, 64), np.float32), start)
     images, brain, tumour = _picture([2, 3, 4])
-    flat = {name: np.where(brain, 100, 0) + np.random.default_rng(0).normal(0, 5, brain.shape).astype(np.float32) * brain for name in images}
-    cohort = _cohort(tmp_path, {"sub-a": (images, brain, tumour), "sub-flat": (flat, brain, tumour)})
+    dark = {name: np.where(tumour, 20, image).astype(np.float32) for name, image in images.items()}  # no tumour is dark on T2w
+    cohort = _cohort(tmp_path, {"sub-a": (images, brain, tumour), "sub-dark": (dark, brain, tumour)})
     left, measured, _ = segment_cohort(cohort, jobs=1)
-    assert left.ids == ["sub-a"] and left.problems["participant_id"].tolist() == ["sub-flat"]
-    assert left.problems["problem"].str.contains("shrank to nothing|does not contain the tumour|a tumour has at least").all()
-    assert not left.path("sub-flat", "label-tumor_mask", left.mask_method).exists()
+    assert left.ids == ["sub-a"] and left.problems["participant_id"].tolist() == ["sub-dark"]
+    assert "does not contain the tumour" in left.problems["problem"].iloc[0]
+    assert not left.path("sub-dark", "label-tumor_mask", left.mask_method).exists()
 
 
 def test_region_outside_the_brain():
