@@ -118,7 +118,7 @@ def test_a_stopping_rule_of_ones_own(tmp_path):
         seen.append(list(losses))
         return len(losses) == 3
 
-    file, training = tmp_path / "a.safetensors", replace(QUICK, epochs=6)
+    file, training = tmp_path / "a.safetensors", replace(QUICK, epochs=6, schedule="constant")
     trained = fit(small(), made(), CLASSES, training, validation=made(20, seed=5), checkpoint=file, progress="", stop=after_three)
     assert trained.history["epoch"].tolist() == [1, 2, 3] and "stopping rule" in trained.stopped
     assert seen[-1] == trained.history["validation_loss"].tolist()
