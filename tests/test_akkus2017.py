@@ -153,7 +153,7 @@ def small_run(tmp_path_factory):
 
     from glioma_repro.study import run
 
-    folder = run("akkus2017", "phantom:effect=0", tmp_path_factory.mktemp("runs"), allow_leak=True, configurations="3,4", ks="1,2", optimizers="sgd", epochs=4, augmented_epochs=2,
+    folder = run("akkus2017", "phantom:effect=0", tmp_path_factory.mktemp("runs"), allow_leak=True, configurations="3,4", ks="1,2", optimizers="sgd,rmsprop,adadelta,adam", epochs=4, augmented_epochs=2,
                  stopping_epochs=12, repeats=2, permutations=2, masks="given", jobs=1)
     return folder, json.loads((folder / "results.json").read_text(encoding="utf-8"))
 
@@ -171,6 +171,7 @@ def test_both_protocols_stand_in_every_table(small_run):
         assert set(_table(results, name)["protocol"]) == {"patients", "slices"}, name
     assert set(pd.read_csv(folder / "predictions.csv")["protocol"]) == {"patients", "slices", "patients, permuted labels", "slices, permuted labels"}
     assert "allow_leak" in results["statements"]["leak"]
+    assert _table(results, "table2")["model"].drop_duplicates().tolist() == ["sgd", "rmsprop", "adadelta", "adam"] and _table(results, "table2")["published (slices)"].notna().sum() == 12
     through = _table(results, "draws_mean").set_index("protocol")["test slices with a sister slice in training"]
     assert through["patients"] == 0 and through["slices"] > 0.5
     assert {f"figure{number}" for number in (3, 4, 5)} | {"stopping", "inflation", "confusion"} <= set(results["figures"])
