@@ -257,7 +257,7 @@ def _to_atlas(job, reference, settings):
         transforms[suffix] = _transform(
             job, f"from-{_short(suffix)}_to-MNI152NLin2009aSym", dict(kind="affine", seed=seed, template=sha256_of(own) if own else "ICBM 2009a T1w"),
             {suffix: job.hashes[suffix]},
-            lambda: register(fixed, image, "affine", mask=resample(coarse_mask, fixed, interpolation="nearest"), bins=32, nods=(-15, 15), seed=seed,
+            lambda: register(fixed, image, "atlas", mask=resample(coarse_mask, fixed, interpolation="nearest"), bins=32, seed=seed,
                              participant_id=job.participant_id))
     return atlas, mask, {one: transforms[one] if one in transforms else chain(transforms[reference], inner[one]) for one in job.images}
 
