@@ -201,7 +201,7 @@ def main():
     args = parser.parse_args()
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     sections = dict(masks=masks, seeds=seeds, fields=fields, real=real)
-    for name in args.sections.split(","):
+    for name in filter(None, args.sections.split(",")):
         rows = []
         for row in sections[name](args):
             print(row, flush=True)
