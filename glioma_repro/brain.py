@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['FAST', 'CHOI2021', 'N4_SETTINGS', 'BRAIN_ML', 'NUDGE', 'BET_FRACTION', 'FSL_FRACTION', 'BRAIN_METHODS',
            'NORMALISATION', 'bias_field', 'correct_bias', 'dice', 'volume_ml', 'atlas_mask', 'isotropic', 'bet_mask',
-           'program_mask', 'folder_mask', 'brain_mask', 'normalise', 'deface', 'brain_patient', 'brain_cohort']
+           'program_mask', 'folder_mask', 'is_stripped', 'brain_mask', 'normalise', 'deface', 'brain_patient',
+           'brain_cohort']
 
 # %% ../nbs/04_brain.ipynb #c46b1010
 import importlib.util
@@ -20,7 +21,7 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from .core import PatientError, ReproError, check_same_grid, read_volume
-from .registration import chain, dilate, head_mask, register, resample, shrink, template
+from .registration import LEVELS, chain, dilate, head_mask, register, resample, shrink, template
 
 # %% ../nbs/04_brain.ipynb #14d27ed0
 FAST = dict(spacing=6.0, iterations=(50,), control_points=5, threshold=1e-3, sharpening=0.3, tissues=6)
@@ -184,21 +185,24 @@ def atlas_mask(
     participant_id: str = "",     # whom an error shall name
     seed: int = 0,                # of the samples
     refine: bool = True,          # also the B-spline
+    affine: sitk.Transform | None = None,  # from the template to the image, where it is known
 ) -> tuple[sitk.Image, dict]:     # mask (uint8) on the image's grid; how it was made: method, volume, flags
     "Lays the template's brain on the head; raises PatientError where not even the affine transform holds."
     atlas, brain = template(2.0)
-    found = register(atlas, image, "atlas", mask=brain, bins=32, levels=((4.0, 15000),), seed=seed, participant_id=participant_id)
+    notes = dict(method="atlas", refined=False, flags=[])
+    if affine is None:
+        found = register(atlas, image, "atlas", mask=brain, bins=32, levels=LEVELS[:1], seed=seed, participant_id=participant_id)
+        affine, notes["flags"] = found.transform, list(found.flags)
     distance = sitk.SignedMaurerDistanceMap(brain, insideIsPositive=False, squaredDistance=False, useImageSpacing=True)
-    affine = _carry(distance, image, found.transform.GetInverse())
-    notes = dict(method="atlas", refined=False, flags=list(found.flags))
-    if not BRAIN_ML[0] < volume_ml(affine) < BRAIN_ML[1]:
-        raise PatientError(participant_id, f"no brain found: the atlas' brain laid on the head has {volume_ml(affine):.0f} ml; give a mask of your own (method=FOLDER)")
-    mask = _refined(image, atlas, brain, distance, found.transform, seed) if refine else affine
-    agree = dice(mask, affine)
-    if refine and 0.85 < agree and 0.8 < volume_ml(mask) / volume_ml(affine) < 1.25:
+    coarse = _carry(distance, image, affine.GetInverse())
+    if not BRAIN_ML[0] < volume_ml(coarse) < BRAIN_ML[1]:
+        raise PatientError(participant_id, f"no brain found: the atlas' brain laid on the head has {volume_ml(coarse):.0f} ml; give a mask of your own (method=FOLDER)")
+    mask = _refined(image, atlas, brain, distance, affine, seed) if refine else coarse
+    agree = dice(mask, coarse)
+    if refine and 0.85 < agree and 0.8 < volume_ml(mask) / volume_ml(coarse) < 1.25:
         notes |= dict(refined=True, agreement=agree)
     elif refine:
-        mask = affine
+        mask = coarse
         notes["flags"].append(f"the refinement was thrown away (Dice {agree:.2f} with the affine mask)")
     return mask, notes | dict(volume_ml=volume_ml(mask))
 
@@ -358,27 +362,38 @@ def folder_mask(
 
 
 BRAIN_METHODS = {
-    "atlas": lambda image, participant_id="", sequence="T1w", seed=0: atlas_mask(image, participant_id, seed),
-    "affine": lambda image, participant_id="", sequence="T1w", seed=0: atlas_mask(image, participant_id, seed, refine=False),
+    "atlas": atlas_mask,
+    "affine": atlas_mask,  # without its refinement
     "bet": bet_mask,
     "hd-bet": program_mask("hd-bet", "`pip install hd-bet` (Isensee 2019; downloads its weights once)"),
     "synthstrip": program_mask("mri_synthstrip", "install FreeSurfer 7.3 or later (Hoopes 2022)"),
 }
 
 # %% ../nbs/04_brain.ipynb #809682a6
+def is_stripped(
+    image: sitk.Image,         # 3D
+    participant_id: str = "",  # whom an error shall name
+) -> bool:
+    "Whether an image has lost its skull already: mostly exact zeros around something of a brain's size."
+    zero = float(np.mean(sitk.GetArrayViewFromImage(image) == 0))
+    return zero > 0.3 and volume_ml(head_mask(image, participant_id)) < BRAIN_ML[1]
+
+
 def brain_mask(
     image: sitk.Image,         # 3D
     method: str = "atlas",     # one of BRAIN_METHODS, `none` for images without a skull, or a folder of own masks
     participant_id: str = "",  # whom an error shall name
     sequence: str = "T1w",     # BIDS suffix
     seed: int = 0,             # of the samples
+    affine: sitk.Transform | None = None,  # from the template to the image where it is known, for methods atlas and affine
 ) -> tuple[sitk.Image, dict]:  # mask (uint8) on the image's grid; method, volume_ml, flags, …
     "Where the brain is; a skull-stripped image (mostly exact zeros) is its own mask. Raises ReproError for an unknown method."
-    head = head_mask(image, participant_id)
-    stripped = float(np.mean(sitk.GetArrayViewFromImage(image) == 0)) > 0.3 and volume_ml(head) < BRAIN_ML[1]
-    if method == "none" or (stripped and method in BRAIN_METHODS):
+    if method == "none" or (method in BRAIN_METHODS and is_stripped(image, participant_id)):
+        head = head_mask(image, participant_id)
         return head, dict(method="none: the image has no skull", volume_ml=volume_ml(head), flags=[])
-    if method in BRAIN_METHODS:
+    if method in ("atlas", "affine"):
+        mask, notes = atlas_mask(image, participant_id, seed, method == "atlas", affine)
+    elif method in BRAIN_METHODS:
         mask, notes = BRAIN_METHODS[method](image, participant_id=participant_id, sequence=sequence, seed=seed)
     elif Path(method).is_dir():
         mask, notes = folder_mask(image, participant_id, method)
@@ -441,7 +456,7 @@ def deface(
 ) -> tuple[sitk.Image, sitk.Image]:  # the image without its face; mask (uint8) of what was taken away
     "Sets the face to zero; raises PatientError where the atlas does not fit, so that no face slips through."
     atlas, brain = template(2.0)
-    found = register(atlas, image, "atlas", mask=brain, bins=32, levels=((4.0, 15000),), seed=seed, participant_id=participant_id)
+    found = register(atlas, image, "atlas", mask=brain, bins=32, levels=LEVELS[:1], seed=seed, participant_id=participant_id)
     if not found.good:
         raise PatientError(participant_id, f"the face cannot be located ({'; '.join(found.flags)}); remove it by hand before sharing")
     z, y, x = np.indices(image.GetSize()[::-1])

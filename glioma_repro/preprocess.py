@@ -20,11 +20,11 @@ import pandas as pd
 import SimpleITK as sitk
 import yaml
 
-from .brain import N4_SETTINGS, bias_field, brain_mask, correct_bias, deface, isotropic, normalise, volume_ml
+from .brain import N4_SETTINGS, bias_field, brain_mask, correct_bias, deface, is_stripped, isotropic, normalise, volume_ml
 from .core import (
     SEQUENCES, Cohort, Measurements, PatientError, ReproError, atomic_path, carried, check_same_grid, fingerprint, map_patients, read_volume,
     seed_of, sha256_of, show_images, write_json)
-from .registration import QUALITY, chain, middle_slices, read_sequence, read_transform, register, resample, template, write_transform
+from .registration import QUALITY, chain, middle_slices, read_sequence, read_transform, register, resample, template, template_tissues, write_transform
 
 # %% ../nbs/04a_preprocess.ipynb #8a0715a4
 STEPS = {
@@ -32,6 +32,7 @@ STEPS = {
     "brain": {"method": str},
     "bias": {"settings": str},
     "normalise": {"region": str, "percentiles": list, "limits": list, "scale": (int, float), "shift": (int, float)},
+    "tissues": {},
     "crop": {"margin": (int, float)},
     "deface": {},
 }  # step: its settings and their types
@@ -169,6 +170,7 @@ class Job:
     hashes: dict = field(default_factory=dict)     # sequence: SHA-256 of its file
     seconds: dict = field(default_factory=dict)    # step: seconds spent
     quality: list = field(default_factory=list)    # rows of registration quality
+    atlas: dict = field(default_factory=dict)      # sequence: transform from the template to it
     flags: list = field(default_factory=list)      # what is doubtful, in words
     made: int = 0                                  # files made now
     kept: int = 0                                  # files that were up to date
@@ -241,24 +243,30 @@ def _to_reference(job, reference, settings):
             lambda: register(job.images[reference], job.images[suffix], kind, bins=step["bins"], seed=seed, participant_id=job.participant_id))
     return transforms
 
+# %% ../nbs/04a_preprocess.ipynb #13c64e50
+def _atlas_transform(job, suffix, own=None):
+    "The transform from the template (or another one, a file) to a sequence."
+    seed = seed_of(job.seed, job.participant_id, suffix, "atlas")
+    if suffix in job.atlas:
+        return job.atlas[suffix]
+    fixed, mask = template(2.0)
+    if own:
+        fixed = read_sequence(own, job.participant_id)
+        mask = resample(mask, fixed, interpolation="nearest")
+    step = dict(kind="atlas", seed=seed, template=sha256_of(own) if own else "ICBM 2009a T1w")
+    job.atlas[suffix] = _transform(job, f"from-{_short(suffix)}_to-MNI152NLin2009aSym", step, {suffix: job.hashes[suffix]}, lambda: register(
+        fixed, job.images[suffix], "atlas", mask=mask, bins=32, seed=seed, participant_id=job.participant_id))
+    return job.atlas[suffix]
+
 
 def _to_atlas(job, reference, settings):
     "The template, its brain, and the transform of every sequence to it."
     atlas, mask = template(1.0)
     inner = _to_reference(job, reference, settings)
-    coarse, coarse_mask = template(2.0)
     transforms = {}
-    for suffix, image in job.images.items():
-        own = settings.get("templates", {}).get(suffix)
-        if own is None and suffix != reference:
-            continue
-        fixed = read_sequence(own, job.participant_id) if own else coarse
-        seed = seed_of(job.seed, job.participant_id, suffix, "atlas")
-        transforms[suffix] = _transform(
-            job, f"from-{_short(suffix)}_to-MNI152NLin2009aSym", dict(kind="affine", seed=seed, template=sha256_of(own) if own else "ICBM 2009a T1w"),
-            {suffix: job.hashes[suffix]},
-            lambda: register(fixed, image, "atlas", mask=resample(coarse_mask, fixed, interpolation="nearest"), bins=32, seed=seed,
-                             participant_id=job.participant_id))
+    for suffix in job.images:
+        if suffix == reference or suffix in settings.get("templates", {}):
+            transforms[suffix] = _atlas_transform(job, suffix, settings.get("templates", {}).get(suffix))
     return atlas, mask, {one: transforms[one] if one in transforms else chain(transforms[reference], inner[one]) for one in job.images}
 
 # %% ../nbs/04a_preprocess.ipynb #abe17001
@@ -298,48 +306,36 @@ def _grid(image):
     return fingerprint(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
 
 # %% ../nbs/04a_preprocess.ipynb #1cb19317
+def _anatomy(job, reference):
+    "The sequence that shows anatomy best: the first T1w, else the reference."
+    return next((one for one in ("T1w", "ce-gadolinium_T1w") if one in job.images), reference)
+
+
 def _brain_of(job, reference, transforms, grid, atlas_brain):
-    "The brain mask on the recipe's grid: the template's, or found on the reference as scanned (or on the first T1w) and carried over."
+    "The brain mask on the recipe's (cropped) grid: the template's, or found on the first T1w (else the reference) as scanned and carried over."
     method = (job.recipe.settings("brain") or {}).get("method", "template" if atlas_brain is not None else "atlas")
-    path = job.file("label-brain_mask")
-    if method == "template":
-        notes = job.produce(path, "brain", {"method": "template"}, {"grid": _grid(grid)}, lambda: (atlas_brain, dict(method="template", flags=[])))["notes"]
-    else:
-        suffix = next((one for one in ("T1w", "ce-gadolinium_T1w", reference) if one in job.images), reference)
-        seed = seed_of(job.seed, job.participant_id, "brain")
+    suffix, affine = _anatomy(job, reference), None
+    if method in ("atlas", "affine") and not is_stripped(job.images[suffix], job.participant_id):
+        affine = _atlas_transform(job, suffix)
+    seed, crop = seed_of(job.seed, job.participant_id, "brain"), job.recipe.settings("crop")
 
-        def make():
-            mask, notes = brain_mask(job.images[suffix], method, job.participant_id, suffix, seed)
-            return resample(mask, grid, transforms[suffix], interpolation="nearest"), notes | dict(found_on=suffix)
+    def make():
+        mask, notes = atlas_brain, dict(method="template", flags=[])
+        if method != "template":
+            mask, notes = brain_mask(job.images[suffix], method, job.participant_id, suffix, seed, affine)
+            mask, notes = resample(mask, grid, transforms[suffix], interpolation="nearest"), notes | dict(found_on=suffix)
+        if volume_ml(mask) == 0:
+            raise PatientError(job.participant_id, "no brain: the mask is empty on the reference's grid")
+        return (crop_to(mask, mask, float(crop.get("margin", 0))) if crop is not None else mask), notes
 
-        inputs = {suffix: job.hashes[suffix], "transform": _mark(transforms[suffix]), "grid": _grid(grid)}
-        notes = job.produce(path, "brain", dict(method=method, seed=seed), inputs, make)["notes"]
+    inputs, path = {"grid": _grid(grid)}, job.file("label-brain_mask")
+    inputs |= {suffix: job.hashes[suffix], "transform": _mark(transforms[suffix])} if method != "template" else {}
+    inputs |= {"atlas": _mark(affine)} if affine is not None else {}
+    notes = job.produce(path, "brain", dict(method=method, seed=seed, crop=crop), inputs, make)["notes"]
     job.flags += [f"brain: {one}" for one in notes["flags"]]
-    mask = sitk.Cast(read_volume(path, job.participant_id) > 0, sitk.sitkUInt8)
-    if volume_ml(mask) == 0:
-        raise PatientError(job.participant_id, "no brain: the mask is empty on the reference's grid")
-    return mask
+    return sitk.Cast(read_volume(path, job.participant_id) > 0, sitk.sitkUInt8)
 
-# %% ../nbs/04a_preprocess.ipynb #b22c16ce
-def _finish_image(image, grid, transform, mask, tumour, recipe, participant_id):
-    "One sequence: one interpolation, then bias, normalisation, brain and crop as the recipe says."
-    moved = resample(image, grid, transform, interpolation=recipe.settings("register").get("interpolation", "linear"))
-    notes = {"covered": _covered(moved, mask)}
-    bias, ways = recipe.settings("bias"), dict(recipe.settings("normalise") or {})
-    if bias is not None:
-        moved = correct_bias(moved, bias_field(moved, mask, **N4_SETTINGS[bias["settings"]], participant_id=participant_id))
-    if ways:
-        moved = normalise(moved, mask, tumour=tumour, participant_id=participant_id, background=0.0, **ways)
-    crop = recipe.settings("crop")
-    return (crop_to(moved, mask, float(crop.get("margin", 0))) if crop is not None else moved), notes
-
-
-def _covered(image, mask):
-    "The share of the brain where the image is not exactly zero: what the scan did not reach is missing."
-    values, inside = sitk.GetArrayViewFromImage(image), sitk.GetArrayViewFromImage(mask) > 0
-    return float((values[inside] != 0).mean())
-
-
+# %% ../nbs/04a_preprocess.ipynb #0d393be0
 def crop_to(
     image: sitk.Image,     # 3D
     mask: sitk.Image,      # on the same grid
@@ -351,6 +347,35 @@ def crop_to(
     low = np.maximum(spots.min(0) - pad, 0)
     high = np.minimum(spots.max(0) + 1 + pad, image.GetSize())
     return sitk.RegionOfInterest(image, (high - low).tolist(), low.tolist())
+
+# %% ../nbs/04a_preprocess.ipynb #b22c16ce
+def _tissues(job, reference, transforms, grid):
+    "The atlas' tissue maps on the recipe's grid, as label-GM_probseg, label-WM_probseg and label-CSF_probseg."
+    way = [sitk.Transform()]
+    if job.recipe.settings("register")["to"] != "atlas":
+        suffix = _anatomy(job, reference)
+        way = [transforms[suffix], _atlas_transform(job, suffix).GetInverse()]
+    for name, tissue in template_tissues().items():
+        job.produce(job.file(f"label-{name}_probseg"), "tissues", {"template": "ICBM 2009a"}, {"way": [_mark(one) for one in way], "grid": _grid(grid)},
+                    lambda: (resample(tissue, grid, *way), {}))
+
+# %% ../nbs/04a_preprocess.ipynb #774e25fa
+def _finish_image(image, grid, transform, mask, tumour, recipe, participant_id):
+    "One sequence: one interpolation, then bias and normalisation as the recipe says."
+    moved = resample(image, grid, transform, interpolation=recipe.settings("register").get("interpolation", "linear"))
+    notes = {"covered": _covered(moved, mask)}
+    bias, ways = recipe.settings("bias"), dict(recipe.settings("normalise") or {})
+    if bias is not None:
+        moved = correct_bias(moved, bias_field(moved, mask, **N4_SETTINGS[bias["settings"]], participant_id=participant_id))
+    if ways:
+        moved = normalise(moved, mask, tumour=tumour, participant_id=participant_id, background=0.0, **ways)
+    return moved, notes
+
+
+def _covered(image, mask):
+    "The share of the brain where the image is not exactly zero: what the scan did not reach is missing."
+    values, inside = sitk.GetArrayViewFromImage(image), sitk.GetArrayViewFromImage(mask) > 0
+    return float((values[inside] != 0).mean())
 
 # %% ../nbs/04a_preprocess.ipynb #a98f0947
 def preprocess_patient(
@@ -384,7 +409,10 @@ def _through(job):
             raise PatientError(job.participant_id, f"the reference {reference} of the recipe {job.recipe.name} is missing")
         transforms = _to_reference(job, reference, settings)
         grid = isotropic(job.images[reference], settings["spacing"]) if "spacing" in settings else job.images[reference]
-    tumour, mask = _tumour(job, transforms, grid), _brain_of(job, reference, transforms, grid, atlas_brain)
+    grid = mask = _brain_of(job, reference, transforms, grid, atlas_brain)
+    tumour = _tumour(job, transforms, grid)
+    if job.recipe.settings("tissues") is not None:
+        _tissues(job, reference, transforms, grid)
     steps, outputs = [dict(one) for one in job.recipe.steps], []
     for suffix, image in job.images.items():
         path = job.file(suffix)

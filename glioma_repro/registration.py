@@ -7,7 +7,7 @@ __all__ = ['QUALITY', 'KINDS', 'LEVELS', 'LIMITS', 'ATLAS_SCALE', 'ATLAS_TRIES',
            'shrink', 'smooth', 'dilate', 'head_mask', 'middle_slices', 'coarse_bias', 'without_bias', 'Registration',
            'start_transforms', 'region_points', 'transform_points', 'registration_error', 'register', 'chain',
            'resample', 'checkerboard', 'plot_registration', 'plt_subplots', 'write_transform', 'read_transform',
-           'template', 'register_patient', 'register_cohort']
+           'template_tissues', 'template', 'register_patient', 'register_cohort']
 
 # %% ../nbs/03_registration.ipynb #99b77ceb
 import time
@@ -106,7 +106,7 @@ def dilate(
     field = sitk.SignedMaurerDistanceMap(mask > 0, insideIsPositive=False, squaredDistance=False, useImageSpacing=True)
     return sitk.Cast(field <= distance, sitk.sitkUInt8)
 
-
+# %% ../nbs/03_registration.ipynb #422af5e6
 def head_mask(
     image: sitk.Image,         # 3D
     participant_id: str = "",  # whom the error shall name
@@ -392,7 +392,7 @@ def _once(pair, kind, start, levels, bins, seed):
     quality = _judge(pair, best, others, levels[0], bins, seeds, judge_shape=kind == "rigid")
     return Registration(best, kind, quality, _flags(quality, kind))
 
-
+# %% ../nbs/03_registration.ipynb #8e6afdca
 def _as_affine(transform):
     "The same mapping with 12 degrees of freedom."
     if isinstance(transform, sitk.AffineTransform):
@@ -608,16 +608,30 @@ def read_transform(
         raise PatientError(participant_id or Path(path).name, f"{path} is missing or holds no transform; delete it and run the step again") from None
 
 # %% ../nbs/03_registration.ipynb #ea6c6fd2
+def _nilearn(name):
+    "A map of the ICBM template, 0 to 1."
+    import nilearn
+
+    folder = Path(nilearn.__file__).parent / "datasets" / "data"
+    image = sitk.ReadImage(str(folder / f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz"), sitk.sitkFloat32)
+    return sitk.Cast(image / float(sitk.GetArrayViewFromImage(image).max()), sitk.sitkFloat32)
+
+
+@lru_cache(maxsize=1)
+def template_tissues() -> dict[str, sitk.Image]:  # GM, WM, CSF: float32, 0 to 1, at 1 mm in MNI152NLin2009aSym
+    "The probability maps of grey and white matter that nilearn ships, and the rest of the brain's mask: cerebrospinal fluid."
+    grey, white = _nilearn("gm"), _nilearn("wm")
+    fluid = sitk.Clamp(sitk.Cast(template()[1], sitk.sitkFloat32) - grey - white, sitk.sitkFloat32, 0.0, 1.0)
+    return {"GM": grey, "WM": white, "CSF": fluid}
+
+
 @lru_cache(maxsize=4)
 def template(
     spacing: float = 1.0,                # mm
 ) -> tuple[sitk.Image, sitk.Image]:      # T1w (float32) and brain mask (uint8), in MNI152NLin2009aSym
     "The ICBM 2009a T1w template that nilearn ships, and its brain mask: grey matter, white matter and the CSF within 2 mm of them."
-    import nilearn
-
-    folder = Path(nilearn.__file__).parent / "datasets" / "data"
-    t1w, grey, white = (sitk.ReadImage(str(folder / f"mni_icbm152_{one}_tal_nlin_sym_09a_converted.nii.gz"), sitk.sitkFloat32) for one in ("t1", "gm", "wm"))
-    tissue = (grey + white) > 0.5 * float(sitk.GetArrayViewFromImage(grey).max())
+    t1w, grey, white = (_nilearn(one) for one in ("t1", "gm", "wm"))
+    tissue = (grey + white) > 0.5
     mask = sitk.BinaryFillhole(dilate(dilate(tissue, 4), -2))  # closes the sulci and ventricles, keeps 2 mm around
     mask = sitk.Cast(mask, sitk.sitkUInt8)
     if spacing != 1.0:

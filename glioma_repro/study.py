@@ -13,6 +13,7 @@ import base64
 import html
 import io
 import json
+import logging
 import os
 import platform
 import re
@@ -573,13 +574,14 @@ def _execute(notebook, parameters, work):
     from traitlets.config import Config
 
     view, result = work / "view.ipynb", work / "running.ipynb"
+    logging.getLogger("papermill").setLevel(logging.ERROR)  # it warns of parameters that hold an equals sign
     nbformat.write(notebook, view)
     os.environ["GLIOMA_RUN"] = "1"  # the kernel inherits it: plain progress bars, which Papermill passes on
     if Path("cohorts").is_dir():
         os.environ.setdefault("GLIOMA_COHORTS", str(Path("cohorts").resolve()))
     try:
         papermill.execute_notebook(view, result, parameters=parameters, kernel_name="python3", cwd=work, progress_bar=False,
-                                   stderr_file=_Terminal(), autosave_cell_every=60, extra_arguments=["--log-level=ERROR"],
+                                   stderr_file=_Terminal(), autosave_cell_every=60, extra_arguments=["--log-level=CRITICAL"],
                                    config=Config({"KernelManager": {"transport": "ipc"}}))  # TCP ports may be taken by a run beside this one
     except PapermillExecutionError as error:
         shutil.copy(result, work / "failed.ipynb")

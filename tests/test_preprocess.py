@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import SimpleITK as sitk
 
 from glioma_repro.core import Cohort, ReproError, read_cohort, read_volume, sha256_of
 from glioma_repro.phantom import make_phantom
@@ -48,7 +49,7 @@ def test_two_workers_give_the_same_bytes_as_one(cohort, tmp_path):
     one = outputs(cohort, "akkus2017")
     shutil.rmtree(cohort.folder / "derivatives" / "akkus2017")
     preprocess(cohort, "akkus2017", jobs=2)
-    assert outputs(cohort, "akkus2017") == one and len(one) == 2 * 5  # two images, two masks, a transform
+    assert outputs(cohort, "akkus2017") == one and len(one) == 2 * 9  # two images, two masks, two transforms, three tissue maps
     again = preprocess(cohort, "akkus2017", jobs=1)
     assert again.summary["files_made"].tolist() == [0, 0]
 
@@ -125,7 +126,7 @@ def test_a_changed_setting_makes_only_what_depends_on_it(cohort, tmp_path):
     text = next(path for name, path in recipes().items() if name == "akkus2017").read_text(encoding="utf-8")
     own.write_text(text.replace("region: brain}", "region: brain, limits: [-3, 3]}"))
     row = preprocess(one, str(own), jobs=1).summary.iloc[0]
-    assert (row["files_made"], row["files_kept"]) == (2, 3)  # the two images; transform and masks stay
+    assert (row["files_made"], row["files_kept"]) == (2, 7)  # the two images; transforms, masks and tissue maps stay
     after = outputs(one, "akkus2017")
     assert {name for name in before if before[name] != after[name]} == {name for name in before if name.endswith(("T1w.nii.gz", "T2w.nii.gz"))}
 
@@ -143,4 +144,19 @@ def test_the_atlas_recipe_lands_on_the_atlas(cohort):
     assert isinstance(one, Cohort)
     result = preprocess(one, "vandervoort2022", jobs=1)
     sizes = {result.cohort.image(one.ids[0], suffix, "vandervoort2022").GetSize() for suffix in ("T1w", "ce-gadolinium_T1w", "T2w", "FLAIR")}
-    assert len(sizes) == 1 and all(100 < n < 200 for n in sizes.pop())  # 1 mm, cropped to the brain
+    assert len(sizes) == 1 and all(100 < n < 200 for n in next(iter(sizes)))  # 1 mm, cropped to the brain
+    masks = [result.cohort.image(one.ids[0], name, "vandervoort2022") for name in ("label-brain_mask", "label-tumor_mask")]
+    assert {mask.GetSize() for mask in masks} == sizes  # masks are cropped with the images
+    assert len({mask.GetOrigin() for mask in masks} | {result.cohort.image(one.ids[0], "T2w", "vandervoort2022").GetOrigin()}) == 1
+
+
+def test_tissue_maps_lie_on_the_patient(cohort):
+    one = cohort.subset(cohort.ids[:1])
+    preprocess(one, "akkus2017", jobs=1)
+    maps = {name: sitk.GetArrayFromImage(one.image(one.ids[0], f"label-{name}_probseg", "akkus2017")) for name in ("GM", "WM", "CSF")}
+    brain = sitk.GetArrayFromImage(one.image(one.ids[0], "label-brain_mask", "akkus2017")) > 0
+    assert all(0 <= values.min() and values.max() <= 1 for values in maps.values())
+    total = sum(maps.values())
+    assert total[brain].mean() > 0.9 and total[~brain].mean() < 0.1
+    image = sitk.GetArrayFromImage(one.image(one.ids[0], "T2w", "akkus2017"))
+    assert image[brain & (maps["CSF"] > 0.8)].mean() > image[brain & (maps["WM"] > 0.8)].mean() + 0.3  # fluid is bright on T2w
