@@ -241,7 +241,7 @@ def start_transforms(
 def _method(mask, samples, bins, seed):
     "SimpleITK's registration with Mattes mutual information on random samples of the mask."
     method = sitk.ImageRegistrationMethod()
-    method.SetMetricAsMattesMutualInformation(bins)
+    method.SetMetricAsMattesMutualInformation(min(bins, int(np.sqrt(samples / 3.5))))  # fewer voxels a cell would find order in noise
     method.SetMetricFixedMask(mask)
     method.SetMetricSamplingStrategy(method.RANDOM)
     voxels = max(1, int(sitk.GetArrayViewFromImage(mask).sum()))
@@ -268,6 +268,8 @@ def _search(level, start, samples, bins, seed, powell=0):
     method = _method(mask, samples, bins, seed)
     if powell:
         method.SetOptimizerAsPowell(numberOfIterations=powell, maximumLineIterations=20, stepLength=1.0, stepTolerance=0.05, valueTolerance=1e-3 / powell)
+    elif isinstance(start, sitk.AffineTransform):  # regular steps zigzag with 12 parameters
+        method.SetOptimizerAsConjugateGradientLineSearch(1.0, 10)
     else:
         method.SetOptimizerAsRegularStepGradientDescent(1.0, 1e-3, 100, relaxationFactor=0.5, gradientMagnitudeTolerance=1e-8)
     method.SetOptimizerScalesFromPhysicalShift()
@@ -358,7 +360,7 @@ def register(
     kind: str = "rigid",                     # rigid (6 degrees of freedom), affine (12, after a rigid one) or atlas (affine, a brain alone to a whole head)
     mask: sitk.Image | None = None,          # the region of the fixed image that counts; the head if None
     moving_mask: sitk.Image | None = None,   # tissue of the moving image, for its bias field; the head if None
-    bins: int = 64,                          # of the joint histogram
+    bins: int = 64,                          # of the joint histogram, an axis; fewer where few voxels are sampled
     levels: tuple = LEVELS,                  # (voxel size in mm, voxels sampled), coarse first
     margin: float = 12.0,                    # mm by which the region is grown, so that its edge counts
     start: sitk.Transform | None = None,     # a rigid transform to start from, instead of searching
@@ -387,7 +389,7 @@ def _once(pair, kind, start, levels, bins, seed):
     pair.grow(pair.margin)
     found = _brain_to_head(pair, levels[0], bins, seeds) if kind == "atlas" else _rigid(pair, start, levels[0], bins, seeds)
     best, *others = found if kind == "rigid" else _affine(pair, found, kind, levels[0], bins, seeds)
-    for spacing, samples in levels[1:]:
+    for spacing, samples in levels[1:] if kind == "rigid" else levels[1:2]:  # an affine fit gains nothing at full size
         best, _ = _search(pair.at(spacing), best, samples, bins, seeds[2])
     quality = _judge(pair, best, others, levels[0], bins, seeds, judge_shape=kind == "rigid")
     return Registration(best, kind, quality, _flags(quality, kind))

@@ -116,11 +116,12 @@ def run_view(
     "The lesson without what only a reader needs: export cells become one import, showing and testing cells fall away."
     module = next((found[1] for cell in notebook.cells if cell.cell_type == "code"
                    and (found := re.search(r"^#\s*\|\s*default_exp\s+(\w+)", cell.source, re.MULTILINE))), None)
-    cells, on_cohort = [], module is None
+    cells, on_cohort, introduction = [], module is None, True
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             on_cohort |= bool(re.match(r"##\s+On a cohort", cell.source))
-            keep = True
+            introduction &= not cell.source.startswith("## ")
+            keep = introduction or on_cohort  # the prose between belongs to cells that fall away
         else:
             is_parameters = "parameters" in cell.metadata.get("tags", [])
             keep = is_parameters or (on_cohort and not _directive(cell, "export") and not _directive(cell, "default_exp"))

@@ -27,6 +27,16 @@ def cohort(raw, tmp_path):
     return read_cohort(tmp_path / "p")
 
 
+@pytest.fixture(scope="module")
+def whole(raw, tmp_path_factory):
+    """The first patient through akkus2017; copied by each test that writes."""
+    folder = tmp_path_factory.mktemp("whole") / "p"
+    shutil.copytree(raw.folder, folder)
+    one = read_cohort(folder).subset(raw.ids[:1])
+    preprocess(one, "akkus2017", jobs=1)
+    return one
+
+
 def outputs(cohort, recipe):
     """SHA-256 of every image, mask and transform of a recipe."""
     folder = cohort.folder / "derivatives" / recipe
@@ -118,9 +128,9 @@ def _die_for_the_first(participant_id, first):
     return participant_id
 
 
-def test_a_changed_setting_makes_only_what_depends_on_it(cohort, tmp_path):
-    one = cohort.subset(cohort.ids[:1])
-    preprocess(one, "akkus2017", jobs=1)
+def test_a_changed_setting_makes_only_what_depends_on_it(whole, tmp_path):
+    shutil.copytree(whole.folder, tmp_path / "p")
+    one = read_cohort(tmp_path / "p").subset(whole.ids)
     before = outputs(one, "akkus2017")
     own = tmp_path / "own.yaml"
     text = next(path for name, path in recipes().items() if name == "akkus2017").read_text(encoding="utf-8")
@@ -131,9 +141,8 @@ def test_a_changed_setting_makes_only_what_depends_on_it(cohort, tmp_path):
     assert {name for name in before if before[name] != after[name]} == {name for name in before if name.endswith(("T1w.nii.gz", "T2w.nii.gz"))}
 
 
-def test_the_sidecar_names_its_sources_by_hash(cohort):
-    one = cohort.subset(cohort.ids[:1])
-    preprocess(one, "akkus2017", jobs=1)
+def test_the_sidecar_names_its_sources_by_hash(whole):
+    one = whole
     sidecar = json.loads(sidecar_of(one.path(one.ids[0], "T2w", "akkus2017")).read_text(encoding="utf-8"))
     assert sidecar["inputs"]["T2w"] == sha256_of(one.path(one.ids[0], "T2w"))
     assert sidecar["sha256"] == sha256_of(one.path(one.ids[0], "T2w", "akkus2017"))
@@ -150,9 +159,8 @@ def test_the_atlas_recipe_lands_on_the_atlas(cohort):
     assert len({mask.GetOrigin() for mask in masks} | {result.cohort.image(one.ids[0], "T2w", "vandervoort2022").GetOrigin()}) == 1
 
 
-def test_tissue_maps_lie_on_the_patient(cohort):
-    one = cohort.subset(cohort.ids[:1])
-    preprocess(one, "akkus2017", jobs=1)
+def test_tissue_maps_lie_on_the_patient(whole):
+    one = whole
     maps = {name: sitk.GetArrayFromImage(one.image(one.ids[0], f"label-{name}_probseg", "akkus2017")) for name in ("GM", "WM", "CSF")}
     brain = sitk.GetArrayFromImage(one.image(one.ids[0], "label-brain_mask", "akkus2017")) > 0
     assert all(0 <= values.min() and values.max() <= 1 for values in maps.values())
