@@ -191,7 +191,7 @@ def atlas_mask(
     atlas, brain = template(2.0)
     notes = dict(method="atlas", refined=False, flags=[])
     if affine is None:
-        found = register(atlas, image, "atlas", mask=brain, bins=32, levels=LEVELS[:1], seed=seed, participant_id=participant_id)
+        found = register(atlas, image, "atlas", mask=brain, bins=32, levels=LEVELS[:2], seed=seed, participant_id=participant_id)
         affine, notes["flags"] = found.transform, list(found.flags)
     distance = sitk.SignedMaurerDistanceMap(brain, insideIsPositive=False, squaredDistance=False, useImageSpacing=True)
     coarse = _carry(distance, image, affine.GetInverse())
@@ -456,7 +456,7 @@ def deface(
 ) -> tuple[sitk.Image, sitk.Image]:  # the image without its face; mask (uint8) of what was taken away
     "Sets the face to zero; raises PatientError where the atlas does not fit, so that no face slips through."
     atlas, brain = template(2.0)
-    found = register(atlas, image, "atlas", mask=brain, bins=32, levels=LEVELS[:1], seed=seed, participant_id=participant_id)
+    found = register(atlas, image, "atlas", mask=brain, bins=32, levels=LEVELS[:2], seed=seed, participant_id=participant_id)
     if not found.good:
         raise PatientError(participant_id, f"the face cannot be located ({'; '.join(found.flags)}); remove it by hand before sharing")
     z, y, x = np.indices(image.GetSize()[::-1])
