@@ -1,17 +1,19 @@
 """Where the seconds of a recipe go, and what a second worker buys.
 
-    python benchmarks/preprocess.py [--patients 2] [--voxel-size 2] [--recipes akkus2017 chang2018 choi2021 vandervoort2022]
+    python benchmarks/preprocess.py [--patients 8] [--recipes akkus2017 chang2018 choi2021 vandervoort2022]
 
-Phantom patients of four misaligned sequences; where the downloads are, also TCGA-FG-6692 as scanned. The second worker is timed in the same run.
+Phantom patients of four misaligned sequences, one of them of 1 mm; where the downloads are, also TCGA-FG-6692 as scanned. The second worker is timed in the same run.
 """
 
 import argparse
+import resource
 import shutil
 import tempfile
 import time
 from pathlib import Path
 
 import pandas as pd
+import SimpleITK as sitk
 
 from glioma_repro.core import Cohort, real_data, sha256_of, write_text
 from glioma_repro.phantom import make_phantom
@@ -47,28 +49,40 @@ def timed(cohort, recipe, jobs, sheets):
     return result, wall, hashes
 
 
+def rows_of(cohort, recipes, sheets):
+    """A row a recipe: seconds a patient and step, peak memory, flags; for several patients also what a second worker buys."""
+    for recipe in recipes:
+        result, wall, one = timed(cohort, recipe, 1, sheets)
+        row = dict(cohort=cohort.name, recipe=recipe, patients=len(cohort), seconds_a_patient=wall / len(cohort)) | result.seconds.drop(columns="total").mean().to_dict()
+        row["peak_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        if len(cohort) > 1:
+            _, two, again = timed(cohort, recipe, 2, None)
+            row |= dict(two_workers=two / wall, same_bytes=one == again)
+        yield row | dict(flags="; ".join(filter(None, result.summary["flags"])))
+
+
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--patients", type=int, default=2)
-    parser.add_argument("--voxel-size", type=float, default=2.0)
-    parser.add_argument("--recipes", nargs="+", default=["akkus2017", "chang2018", "choi2021", "vandervoort2022"])
+    parser.add_argument("--patients", type=int, default=8, help="phantoms of 4 mm, through akkus2017 with one and two workers")
+    parser.add_argument("--recipes", nargs="+", default=["akkus2017", "chang2018", "choi2021", "vandervoort2022"], help="for one phantom of 1 mm and the real patient")
     parser.add_argument("--sheets", default=None, help="a folder for the contact sheets")
     args = parser.parse_args()
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     rows, data = [], real_data()
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        cohorts = [make_phantom(folder / "p", patients=args.patients, sites=1, voxel_size=args.voxel_size, misaligned=True, slice_thickness=5, jobs=1)] if args.patients else []
-        cohorts += [tcga(data, folder)] if data and (data / "tcga_fg_6692_raw").is_dir() else []
-        for cohort in cohorts:
-            for recipe in args.recipes:
-                result, wall, one = timed(cohort, recipe, 1, args.sheets)
-                row = dict(cohort=cohort.name, recipe=recipe, patients=len(cohort), seconds_a_patient=wall / len(cohort)) | result.seconds.drop(columns="total").mean().to_dict()
-                if len(cohort) > 1:
-                    _, two, again = timed(cohort, recipe, 2, None)
-                    row |= dict(two_workers=two / wall, same_bytes=one == again)
-                rows.append(row | dict(flags="; ".join(filter(None, result.summary["flags"]))))
-                print(rows[-1], flush=True)
-    text = "\n".join(["# Preprocessing: wall seconds a patient and step, one thread a worker; two_workers is a ratio to one", "", markdown(pd.DataFrame(rows).round(2).fillna("")), ""])
+        make = lambda name, patients, size: make_phantom(folder / name, patients=patients, sites=1, voxel_size=size, misaligned=True, jobs=2)
+        work = [(make("phantom-4mm", args.patients, 4), ["akkus2017"])] if args.patients else []
+        work += [(make("phantom-1mm", 1, 1), args.recipes)]
+        work += [(tcga(data, folder), args.recipes)] if data and (data / "tcga_fg_6692_raw").is_dir() else []
+        for cohort, recipes in work:
+            for row in rows_of(cohort, recipes, args.sheets):
+                rows.append(row)
+                print(row, flush=True)
+    table = pd.DataFrame(rows)
+    text = "\n".join([
+        "# Preprocessing: wall seconds a patient and step, one thread a worker", "", "`python benchmarks/preprocess.py`", "",
+        "two_workers: wall seconds on two workers over those on one; peak_gib: largest memory of the process so far.", "", markdown(table.round(2).fillna("")), ""])
     print(text)
     write_text(Path(__file__).parent / "results" / "preprocess.md", text)
 

@@ -7,7 +7,6 @@ __all__ = ['STEPS', 'Recipe', 'load_recipe', 'recipes', 'code_version', 'sidecar
            'preprocess_patient', 'Preprocessed', 'preprocess', 'contact_sheets', 'measurements_of_preprocessing']
 
 # %% ../nbs/04a_preprocess.ipynb #26dd1dc3
-import difflib
 import errno
 import gzip
 import json
@@ -21,6 +20,7 @@ import SimpleITK as sitk
 import yaml
 
 from .brain import N4_SETTINGS, bias_field, brain_mask, correct_bias, deface, is_stripped, isotropic, normalise, volume_ml
+from .cohort import nearest_of
 from .core import (
     SEQUENCES, Cohort, Measurements, PatientError, ReproError, atomic_path, carried, check_same_grid, fingerprint, map_patients, read_volume,
     seed_of, sha256_of, show_images, write_json)
@@ -59,8 +59,7 @@ def _check_words(given, known, where):
     "Raises ReproError for the first word that is not known."
     for word in given:
         if word not in known:
-            near = difflib.get_close_matches(str(word), list(known), 1)
-            raise ReproError(f"{where}: unknown {word!r}" + (f", did you mean {near[0]!r}?" if near else "") + f" Known are {', '.join(known)}")
+            raise ReproError(f"{where}: unknown {word!r}{nearest_of(word, known)}")
 
 # %% ../nbs/04a_preprocess.ipynb #68f006c1
 def load_recipe(
