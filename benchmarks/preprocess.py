@@ -49,11 +49,11 @@ def timed(cohort, recipe, jobs, sheets):
     return result, wall, hashes
 
 
-def rows_of(cohort, recipes, sheets):
+def rows_of(name, cohort, recipes, sheets):
     """A row a recipe: seconds a patient and step, peak memory, flags; for several patients also what a second worker buys."""
     for recipe in recipes:
         result, wall, one = timed(cohort, recipe, 1, sheets)
-        row = dict(cohort=cohort.name, recipe=recipe, patients=len(cohort), seconds_a_patient=wall / len(cohort)) | result.seconds.drop(columns="total").mean().to_dict()
+        row = dict(cohort=name, recipe=recipe, patients=len(cohort), seconds_a_patient=wall / len(cohort)) | result.seconds.drop(columns="total").mean().to_dict()
         row["peak_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         if len(cohort) > 1:
             _, two, again = timed(cohort, recipe, 2, None)
@@ -72,11 +72,11 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         make = lambda name, patients, size: make_phantom(folder / name, patients=patients, sites=1, voxel_size=size, misaligned=True, jobs=2)
-        work = [(make("phantom-4mm", args.patients, 4), ["akkus2017"])] if args.patients else []
-        work += [(make("phantom-1mm", 1, 1), args.recipes)]
-        work += [(tcga(data, folder), args.recipes)] if data and (data / "tcga_fg_6692_raw").is_dir() else []
-        for cohort, recipes in work:
-            for row in rows_of(cohort, recipes, args.sheets):
+        work = [("phantoms, 4 mm", make("4mm", args.patients, 4), ["akkus2017"])] if args.patients else []
+        work += [("phantom, 1 mm", make("1mm", 1, 1), args.recipes)]
+        work += [("TCGA-FG-6692", tcga(data, folder), args.recipes)] if data and (data / "tcga_fg_6692_raw").is_dir() else []
+        for name, cohort, recipes in work:
+            for row in rows_of(name, cohort, recipes, args.sheets):
                 rows.append(row)
                 print(row, flush=True)
     table = pd.DataFrame(rows)
