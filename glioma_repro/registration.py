@@ -471,8 +471,8 @@ def _judge(pair, result, others, coarse, bins, seeds, judge_shape):
     left, stretches, right = np.linalg.svd(np.array(result.GetMatrix()).reshape(3, 3))
     angle = np.degrees(np.arccos(np.clip((np.trace(left @ right) - 1) / 2, -1, 1)))
     back, _ = _search(pair.swapped(result, spacing), kind(result.GetInverse()), samples, bins, seeds[3])
-    refined = _search(level, _as_affine(result), samples, bins, seeds[2], powell=5)[0] if judge_shape else result
-    still = np.linalg.svd(np.array(refined.GetMatrix()).reshape(3, 3))[1] if judge_shape else np.ones(3)
+    shape = _search(level, _as_affine(result), samples, bins, seeds[2], powell=5)[0].GetMatrix() if judge_shape else np.eye(3)
+    still = np.linalg.svd(np.array(shape).reshape(3, 3))[1]
     distance = lambda a, b: float(np.linalg.norm(a - b, axis=1).mean())
     return {
         "metric_before": _metric(level, sitk.Euler3DTransform(), bins, seeds[0]), "metric_after": _metric(level, result, bins, seeds[0]),
