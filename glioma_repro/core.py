@@ -201,56 +201,70 @@ def _guarded(function, participant_id, settings):
 def map_patients(
     function,                      # called as function(participant_id, **settings)
     participants,                  # their participant_ids
-    jobs: int | None = None,       # processes; all cores if None
+    jobs: int | None = None,       # processes on this machine; all cores if None
     description: str = "",         # what the progress bar says
-    scheduler: str | None = None,  # address of a Dask scheduler, to use a cluster's workers
+    scheduler: str | None = None,  # address of a Dask scheduler, to use a cluster's workers instead
     **settings,                    # passed on to every call
 ) -> tuple[dict, pd.DataFrame]:    # results by participant_id, in the given order; problems (participant_id, problem)
-    "Runs a function for every patient, in parallel; who fails is listed and the others go on."
-    import joblib
-
+    "Runs a function for every patient, in parallel; who fails is listed and the others go on. Raises ReproError if no scheduler answers."
     participants = list(participants)
-    jobs = max(1, min(jobs or cores(), len(participants)))
-    calls = (joblib.delayed(_guarded)(function, one, settings) for one in participants)
-    done = {}
-    try:
-        with _backend(jobs, scheduler):
-            answers = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(calls)
-            for one, result, problem in tqdm(answers, total=len(participants), desc=description, disable=not description):
-                done[one] = (result, problem)
-    except joblib.externals.loky.process_executor.BrokenProcessPool:
-        _one_by_one(function, [one for one in participants if one not in done], settings, done)
+    answers = _on_cluster(function, participants, settings, scheduler) if scheduler else _on_processes(function, participants, settings, jobs)
+    bar = tqdm(answers, total=len(participants), desc=description, disable=not description)
+    done = {one: (result, problem) for one, result, problem in bar}
     results = {one: done[one][0] for one in participants if done[one][1] is None}
     problems = [(one, done[one][1]) for one in participants if done[one][1] is not None]
     return results, pd.DataFrame(problems, columns=["participant_id", "problem"])
 
 # %% ../nbs/00_core.ipynb #7d7bdd03
-@contextmanager
-def _backend(jobs, scheduler):
-    "joblib's processes on this machine, or the workers of a Dask cluster."
+_DIED = "the worker died (out of memory, or killed); run this patient alone with more memory"
+
+
+def _on_processes(function, participants, settings, jobs):
+    "The answers of joblib's processes, as they come."
     import joblib
 
-    if scheduler is None:
+    jobs, answered = max(1, min(jobs or cores(), len(participants))), set()
+    calls = (joblib.delayed(_guarded)(function, one, settings) for one in participants)
+    try:
         with joblib.parallel_config(backend="loky" if jobs > 1 else "sequential", inner_max_num_threads=1 if jobs > 1 else None):
-            yield
-    else:
-        from dask.distributed import Client
+            for answer in joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(calls):
+                answered.add(answer[0])
+                yield answer
+    except joblib.externals.loky.process_executor.BrokenProcessPool:
+        for one in participants:
+            if one not in answered:
+                yield _alone(function, one, settings)
 
-        with Client(scheduler), joblib.parallel_config(backend="dask"):
-            yield
 
-
-def _one_by_one(function, participants, settings, done):
-    "After a worker died: each remaining patient in a process of its own, so that only the one that kills it is lost."
+def _alone(function, participant_id, settings):
+    "After a worker died: a patient in a process of its own, so that only the one that kills it is lost."
     import joblib
 
-    for one in participants:
-        try:
-            answers = joblib.Parallel(n_jobs=2, backend="loky")(
-                [joblib.delayed(_guarded)(function, one, settings)])
-            done[one] = answers[0][1:]
-        except joblib.externals.loky.process_executor.BrokenProcessPool:
-            done[one] = (None, "the worker died (out of memory, or killed); run this patient alone with more memory")
+    try:
+        return joblib.Parallel(n_jobs=2, backend="loky")([joblib.delayed(_guarded)(function, participant_id, settings)])[0]
+    except joblib.externals.loky.process_executor.BrokenProcessPool:
+        return participant_id, None, _DIED
+
+# %% ../nbs/00_core.ipynb #1f096d48
+def _on_cluster(function, participants, settings, scheduler):
+    "The answers of a Dask cluster's workers, as they come; joblib's own Dask backend would wait for ever for a worker that died."
+    try:
+        from dask.distributed import Client, KilledWorker, as_completed
+    except ImportError:
+        raise ReproError('a scheduler needs Dask: pip install "glioma_repro[cluster]", here and where the workers run') from None
+    try:
+        client = Client(scheduler, timeout="30s")
+    except (OSError, ValueError) as error:
+        raise ReproError(f"no Dask scheduler answers at {scheduler} ({error}); `dask scheduler` prints its address when it starts") from None
+    with client:
+        waiting = {client.submit(_guarded, function, one, settings, pure=False): one for one in participants}
+        for future in as_completed(waiting):
+            error = future.exception()
+            if error is None:
+                yield future.result()
+            else:
+                yield waiting[future], None, _DIED if isinstance(error, KilledWorker) else f"{type(error).__name__}: {error}"
+            future.release()  # its result need not stay on the cluster
 
 # %% ../nbs/00_core.ipynb #aa8f8ae1
 def read_volume(

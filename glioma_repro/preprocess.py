@@ -468,6 +468,7 @@ def preprocess(
 ) -> Preprocessed:
     "Takes a cohort through a recipe; goes on where it was interrupted. Raises ReproError if nobody gets through."
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, brain, bias)
+    cohort = replace(cohort, folder=cohort.folder.absolute()) if scheduler else cohort  # a cluster's workers stand in folders of their own
     done, problems = map_patients(preprocess_patient, cohort.ids, jobs, f"preprocess: {recipe.name}", scheduler, cohort=cohort, recipe=recipe, seed=seed)
     if not done:
         raise ReproError(f"recipe {recipe.name}: no patient went through; the first: {problems['participant_id'].iloc[0]}: {problems['problem'].iloc[0]}")

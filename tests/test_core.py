@@ -42,11 +42,26 @@ def test_a_worker_that_dies_costs_its_own_patient_only():
     assert problems["participant_id"].tolist() == ["sub-1"] and "died" in problems["problem"][0]
 
 
-def test_patients_on_a_cluster():
+@pytest.fixture(scope="module")
+def cluster():
+    """A Dask cluster of two worker processes."""
     distributed = pytest.importorskip("dask.distributed")
-    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster:
-        results, problems = map_patients(answer, FOUR, scheduler=cluster.scheduler_address, bad="sub-3", how="raise")
-    assert list(results) == FOUR[:3] and len(problems) == 1
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as made:
+        yield made.scheduler_address
+
+
+@pytest.mark.parametrize("how, words", [("raise", "mask is empty"), ("crash", "ZeroDivisionError: a bug"), ("die", "worker died")])
+def test_patients_on_a_cluster(cluster, how, words):
+    results, problems = map_patients(answer, FOUR, scheduler=cluster, bad="sub-3", how=how)
+    assert list(results) == FOUR[:3]
+    assert all(threads == 1 for _, threads in results.values())
+    assert problems["participant_id"].tolist() == ["sub-3"] and words in problems["problem"][0]
+
+
+def test_a_scheduler_that_does_not_answer_is_named():
+    pytest.importorskip("dask.distributed")
+    with pytest.raises(ReproError, match="no Dask scheduler answers at nowhere://x"):
+        map_patients(answer, FOUR, scheduler="nowhere://x", bad=None, how="raise")
 
 
 def test_an_interrupted_write_leaves_nothing_behind(tmp_path):

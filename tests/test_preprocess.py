@@ -54,14 +54,20 @@ def test_a_misspelt_recipe_names_the_nearest():
         load_recipe("akkus2071")
 
 
-def test_two_workers_give_the_same_bytes_as_one(cohort, tmp_path):
+def test_two_workers_and_a_cluster_give_the_same_bytes_as_one(cohort, monkeypatch):
+    distributed = pytest.importorskip("dask.distributed")
     preprocess(cohort, "akkus2017", jobs=1)
     one = outputs(cohort, "akkus2017")
+    assert len(one) == 2 * 9  # two images, two masks, two transforms, three tissue maps
     shutil.rmtree(cohort.folder / "derivatives" / "akkus2017")
     preprocess(cohort, "akkus2017", jobs=2)
-    assert outputs(cohort, "akkus2017") == one and len(one) == 2 * 9  # two images, two masks, two transforms, three tissue maps
-    again = preprocess(cohort, "akkus2017", jobs=1)
-    assert again.summary["files_made"].tolist() == [0, 0]
+    assert outputs(cohort, "akkus2017") == one
+    shutil.rmtree(cohort.folder / "derivatives" / "akkus2017")
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        monkeypatch.chdir(cohort.folder.parent)  # the workers stay where they started
+        preprocess(read_cohort(cohort.folder.name), "akkus2017", scheduler=cluster.scheduler_address)
+    assert outputs(cohort, "akkus2017") == one
+    assert preprocess(cohort, "akkus2017", jobs=1).summary["files_made"].tolist() == [0, 0]
 
 
 def test_a_killed_run_goes_on_and_ends_the_same(cohort):
