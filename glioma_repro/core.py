@@ -187,11 +187,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
-def _guarded(function, participant_id, settings):
+def _guarded(function, participant_id, own, settings):
     "Runs one patient with one thread; gives (patient, result, problem)."
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     try:
-        return participant_id, function(participant_id, **settings), None
+        return participant_id, function(participant_id, *own, **settings), None
     except PatientError as error:
         return participant_id, None, error.problem
     except Exception as error:  # whatever it is, it is this patient's problem alone
@@ -199,18 +199,19 @@ def _guarded(function, participant_id, settings):
 
 # %% ../nbs/00_core.ipynb #278106e7
 def map_patients(
-    function,                      # called as function(participant_id, **settings)
-    participants,                  # their participant_ids
+    function,                      # called as function(participant_id, **settings); of a dict, function(participant_id, value, **settings)
+    participants,                  # their participant_ids; or a dict, whose values go to their own patient alone
     jobs: int | None = None,       # processes on this machine; all cores if None
     description: str = "",         # what the progress bar says
     scheduler: str | None = None,  # address of a Dask scheduler, to use a cluster's workers instead
     **settings,                    # passed on to every call
 ) -> tuple[dict, pd.DataFrame]:    # results by participant_id, in the given order; problems (participant_id, problem)
     "Runs a function for every patient, in parallel; who fails is listed and the others go on. Raises ReproError if no scheduler answers."
+    own = {one: (value,) for one, value in participants.items()} if isinstance(participants, dict) else {}
     participants = list(participants)
-    answers = _on_cluster(function, participants, settings, scheduler) if scheduler else _on_processes(function, participants, settings, jobs)
-    bar = tqdm(answers, total=len(participants), desc=description, disable=not description)
-    done = {one: (result, problem) for one, result, problem in bar}
+    calls = {one: (function, one, own.get(one, ()), settings) for one in participants}
+    answers = _on_cluster(calls, scheduler) if scheduler else _on_processes(calls, jobs)
+    done = {one: (result, problem) for one, result, problem in tqdm(answers, total=len(participants), desc=description, disable=not description)}
     results = {one: done[one][0] for one in participants if done[one][1] is None}
     problems = [(one, done[one][1]) for one in participants if done[one][1] is not None]
     return results, pd.DataFrame(problems, columns=["participant_id", "problem"])
@@ -219,34 +220,31 @@ def map_patients(
 _DIED = "the worker died (out of memory, or killed); run this patient alone with more memory"
 
 
-def _on_processes(function, participants, settings, jobs):
+def _on_processes(calls, jobs):
     "The answers of joblib's processes, as they come."
     import joblib
 
-    jobs, answered = max(1, min(jobs or cores(), len(participants))), set()
-    calls = (joblib.delayed(_guarded)(function, one, settings) for one in participants)
+    jobs, answered = max(1, min(jobs or cores(), len(calls))), set()
     try:
         with joblib.parallel_config(backend="loky" if jobs > 1 else "sequential", inner_max_num_threads=1 if jobs > 1 else None):
-            for answer in joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(calls):
+            for answer in joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(joblib.delayed(_guarded)(*call) for call in calls.values()):
                 answered.add(answer[0])
                 yield answer
     except joblib.externals.loky.process_executor.BrokenProcessPool:
-        for one in participants:
-            if one not in answered:
-                yield _alone(function, one, settings)
+        yield from (_alone(call) for one, call in calls.items() if one not in answered)
 
 
-def _alone(function, participant_id, settings):
+def _alone(call):
     "After a worker died: a patient in a process of its own, so that only the one that kills it is lost."
     import joblib
 
     try:
-        return joblib.Parallel(n_jobs=2, backend="loky")([joblib.delayed(_guarded)(function, participant_id, settings)])[0]
+        return joblib.Parallel(n_jobs=2, backend="loky")([joblib.delayed(_guarded)(*call)])[0]
     except joblib.externals.loky.process_executor.BrokenProcessPool:
-        return participant_id, None, _DIED
+        return call[1], None, _DIED
 
 # %% ../nbs/00_core.ipynb #1f096d48
-def _on_cluster(function, participants, settings, scheduler):
+def _on_cluster(calls, scheduler):
     "The answers of a Dask cluster's workers, as they come; joblib's own Dask backend would wait for ever for a worker that died."
     try:
         from dask.distributed import Client, KilledWorker, as_completed
@@ -257,7 +255,7 @@ def _on_cluster(function, participants, settings, scheduler):
     except (OSError, ValueError) as error:
         raise ReproError(f"no Dask scheduler answers at {scheduler} ({error}); `dask scheduler` prints its address when it starts") from None
     with client:
-        waiting = {client.submit(_guarded, function, one, settings, pure=False): one for one in participants}
+        waiting = {client.submit(_guarded, *call, pure=False): one for one, call in calls.items()}
         for future in as_completed(waiting):
             error = future.exception()
             if error is None:

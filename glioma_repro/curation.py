@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['RECIPE', 'LAYOUTS', 'unpack', 'find_file', 'read_table', 'read_labels', 'Case', 'source_files', 'is_current', 'store',
            'find_tcga_slices', 'read_picture', 'slice_numbers', 'stack_slices', 'import_tcga_slices', 'brats_files',
-           'find_brats', 'import_brats', 'find_yes_no', 'import_yes_no', 'importer_of', 'curate', 'show_patients',
-           'summary', 'fetch_file', 'fetch']
+           'find_brats', 'import_brats', 'find_yes_no', 'import_yes_no', 'importer_of', 'curate', 'import_cases',
+           'show_patients', 'summary', 'fetch_file', 'fetch']
 
 # %% ../nbs/01a_curation.ipynb #037c22aa
 import csv
@@ -157,6 +157,7 @@ class Case:
     names: tuple = ()                          # what label tables may call the patient
     row: dict = field(default_factory=dict)    # columns of the participants table that the layout itself says
     note: str = ""                             # what to list in the problems, though the patient is kept
+    files: tuple = ()                          # the files below `place` that are the patient's, where the layout knows; else those of the formats known
 
 
 def source_files(
@@ -164,8 +165,16 @@ def source_files(
 ) -> list[Path]:   # its files, by name
     "The files that a case is made from; hidden ones and those of no image format are left out."
     path = Path(case.place)
+    if case.files:
+        return [Path(one) for one in case.files]
     files = [path] if path.is_file() else [one for one in path.iterdir() if one.is_file()]
     return sorted(one for one in files if not one.name.startswith(".") and one.name.lower().endswith(_ENDINGS))
+
+
+def _name_in(case, path):
+    "A file's name below the case's folder."
+    place = Path(case.place)
+    return path.name if path == place else path.relative_to(place).as_posix()
 
 
 _ENDINGS = (".tif", ".tiff", ".nii", ".nii.gz", ".mha", ".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
@@ -182,10 +191,10 @@ def is_current(
         if known["recipe"] != RECIPE or any((folder / name).stat().st_size != size for name, size in known["outputs"].items()):
             return None
         files = source_files(case)
-        if [one.name for one in files] != list(known["files"]):
+        if [_name_in(case, one) for one in files] != list(known["files"]):
             return None
-        for one in files:
-            noted, now = known["files"][one.name], one.stat()
+        for one, noted in zip(files, known["files"].values()):
+            now = one.stat()
             if noted["bytes"] != now.st_size or (noted["changed"] != now.st_mtime_ns and noted["sha256"] != sha256_of(one)):
                 return None
         return known
@@ -213,7 +222,7 @@ def store(
     written = _place(folder / one, one, {name: image for name, (image, _) in images.items()}, {name: text for name, (_, text) in images.items()})
     if masks:
         written += _place(folder / "derivatives" / method / one, one, masks, {})
-    files = {path.name: dict(bytes=path.stat().st_size, changed=path.stat().st_mtime_ns, sha256=sha256_of(path)) for path in source_files(case)}
+    files = {_name_in(case, path): dict(bytes=path.stat().st_size, changed=path.stat().st_mtime_ns, sha256=sha256_of(path)) for path in source_files(case)}
     content = dict(recipe=RECIPE, source=Path(case.place).name, sha256=fingerprint([[name, one["sha256"]] for name, one in files.items()]),
                    sequences=list(images), notes=notes, outputs={path.relative_to(folder).as_posix(): path.stat().st_size for path in written}, files=files)
     write_json(record, content)
@@ -491,7 +500,7 @@ def curate(
     roots = _roots(Path(source), Path(out))
     cases, problems, flow = find(roots)
     labels, used = read_labels(manifest, roots, {one.participant_id: one.names for one in cases})
-    records, failed = _import_all(manifest, cases, folder, jobs)
+    records, failed = import_cases(cases, manifest.layout, folder, jobs, manifest.name)
     problems += [(one.participant_id, f"kept: {one.note}") for one in cases if one.note and one.participant_id in records]
     problems += failed
     problems += [(one, note) for one, record in records.items() for note in record["notes"]]
@@ -522,25 +531,24 @@ def _roots(source, out):
     return ([] if source.is_file() else [source]) + unpacked
 
 
-def _import_all(manifest, cases, folder, jobs):
-    "Imports those that are not current; gives records by participant_id, and problems."
-    records = {}
-    for case in cases:
-        record = folder / "derivatives" / "curation" / f"{case.participant_id}.json"
-        if (known := is_current(record, case, folder)) is not None:
-            records[case.participant_id] = known
-    places = {one.participant_id: one.place for one in cases if one.participant_id not in records}
-    if places:
-        results, failed = map_patients(_import_one, places, jobs, f"curating {manifest.name}", layout=manifest.layout, places=places, folder=folder)
-        records |= results
-    else:
-        failed = pd.DataFrame(columns=["participant_id", "problem"])
-    return {one.participant_id: records[one.participant_id] for one in cases if one.participant_id in records}, list(failed.itertuples(index=False, name=None))
+def import_cases(
+    cases: list[Case],        # from the layout's find
+    layout: str,              # a key of LAYOUTS
+    folder: Path,             # the data set
+    jobs: int | None = None,  # patients at a time; all cores if None
+    name: str = "",           # what the progress bar says
+) -> tuple[dict, list]:       # records by participant_id, in the cases' order; problems (participant_id, problem)
+    "Imports the patients that are not current."
+    records = {one.participant_id: is_current(folder / "derivatives" / "curation" / f"{one.participant_id}.json", one, folder) for one in cases}
+    waiting = {one.participant_id: one for one in cases if records[one.participant_id] is None}
+    results, failed = map_patients(_import_one, waiting, jobs, f"curating {name}" if waiting else "", layout=layout, folder=folder)
+    records |= results
+    return {one: record for one, record in records.items() if record is not None}, list(failed.itertuples(index=False, name=None))
 
 
-def _import_one(participant_id, layout, places, folder):
+def _import_one(participant_id, case, layout, folder):
     "One patient, for map_patients."
-    return importer_of(layout)[1](Case(participant_id, places[participant_id]), folder)
+    return importer_of(layout)[1](case, folder)
 
 # %% ../nbs/01a_curation.ipynb #4ec880d7
 def _participants(manifest, cases, labels):

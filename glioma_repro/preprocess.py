@@ -456,7 +456,7 @@ class Preprocessed:
     problems: pd.DataFrame    # who fell out, and why
     pictures: dict            # participant_id: {sequence: slice}
 
-
+# %% ../nbs/04a_preprocess.ipynb #06b9d1cd
 def preprocess(
     cohort: Cohort,                 # with images as scanned
     recipe: str | Recipe,           # a recipe's name, a YAML file, or a recipe

@@ -307,6 +307,11 @@ class _Pair:
             self.made[spacing] = fixed, moving, mask
         return self.made[spacing]
 
+    def moving_is_coarser(self):
+        "Whether the moving image has the larger voxels."
+        fixed, moving = (np.prod(image.GetSpacing()) for image in self.images)
+        return bool(moving > 1.01 * fixed)
+
     @staticmethod
     def _copy(image, field, spacing):
         "An image in blocks, flat; at full size a Gaussian of 1 mm keeps noise out of the histogram."
@@ -389,8 +394,8 @@ def _once(pair, kind, start, levels, bins, seed):
     pair.grow(pair.margin)
     found = _brain_to_head(pair, levels[0], bins, seeds) if kind == "atlas" else _rigid(pair, start, levels[0], bins, seeds)
     best, *others = found if kind == "rigid" else _affine(pair, found, kind, levels[0], bins, seeds)
-    for spacing, samples in levels[1:] if kind == "rigid" else levels[1:2]:  # an affine fit gains nothing at full size
-        best, _ = _search(pair.at(spacing), best, samples, bins, seeds[2])
+    for level in levels[1:] if kind == "rigid" else levels[1:2]:  # an affine fit gains nothing at full size
+        best = _refined(pair, best, kind, level, bins, seeds[2])
     quality = _judge(pair, best, others, levels[0], bins, seeds, judge_shape=kind == "rigid")
     return Registration(best, kind, quality, _flags(quality, kind))
 
@@ -415,6 +420,15 @@ def _rigid(pair, start, coarse, bins, seeds):
     followed = [_search(level, one, samples, bins, seeds[0], powell=10) for one in ranked[:2]]
     best = min(followed, key=lambda found: found[1])[0]
     return best, _search(level, _beside(best), samples, bins, seeds[1], powell=10)[0]
+
+
+def _refined(pair, transform, kind, level, bins, seed):
+    "The transform at a finer level. The image with the larger voxels is the one sampled: interpolated between its thick slices it would be blurred."
+    spacing, samples = level
+    if kind == "atlas" or not pair.moving_is_coarser():
+        return _search(pair.at(spacing), transform, samples, bins, seed)[0]
+    back, _ = _search(pair.swapped(transform, spacing), type(transform)(transform.GetInverse()), samples, bins, seed)
+    return type(transform)(back.GetInverse())
 
 
 def _beside(transform):

@@ -9,7 +9,7 @@ import SimpleITK as sitk
 
 from glioma_repro.core import ReproError
 from glioma_repro.curation import curate
-from glioma_repro.dicom import choose_series, convert_series, import_dicom, read_headers, series_table, write_dicom
+from glioma_repro.dicom import choose_series, chosen_series, convert_series, import_dicom, read_headers, series_table, write_dicom
 
 T1 = {"0008|103e": "AX T1", "0018|0080": "500", "0018|0081": "10"}
 T2 = {"0008|103e": "AX T2", "0018|0080": "4000", "0018|0081": "100"}
@@ -60,12 +60,52 @@ def test_two_patients_in_one_folder_are_told_apart(ball, tmp_path):
 
 
 def test_the_finest_axial_3d_series_is_chosen():
-    row = dict(patient="1", study="1", description="", sequence="T1w", why="", files=20, thickness=5.0, axial=True, problem="", is_3d=False, in_plane=0.9)
+    row = dict(patient="1", study="1", description="", sequence="T1w", why="", files=20, thickness=5.0, axial=True, problem="", is_3d=False, in_plane=0.9, echo_time=10.0)
     table = pd.DataFrame([row | dict(series=name, number=name) | change for name, change in
                           {"1": {}, "2": dict(in_plane=0.5), "3": dict(is_3d=True), "4": dict(is_3d=True, in_plane=0.4, axial=False)}.items()])
     assert choose_series(table).set_index("number")["chosen"].tolist() == [False, False, True, False]
     flat = choose_series(table[~table["is_3d"]].reset_index(drop=True))
     assert flat.set_index("number")["chosen"].tolist() == [False, True]
+
+
+def test_the_next_best_series_takes_the_place_of_one_that_cannot_be_converted(ball, tmp_path):
+    for part, image in {"a": ball[:, :, :5], "b": ball[:, :12, 5:]}.items():  # slices of two sizes: no volume
+        write_dicom(image, tmp_path / part, 1, T1 | {"0018|0023": "3D"})
+    write_dicom(ball, tmp_path / "c", 2, T1)
+    cohort = import_dicom(tmp_path, tmp_path / "bids", jobs=1)
+    table = chosen_series(cohort).set_index("number")
+    assert table["chosen"].to_dict() == {1: False, 2: True}
+    assert "dcm2niix made 2 volumes" in table.loc[1, "choice"] and cohort.problems["problem"].str.startswith("series 1: passed over").any()
+    assert sitk.GetArrayFromImage(cohort.image(cohort.ids[0], "T1w")).max() == sitk.GetArrayFromImage(ball).max()
+
+
+def test_files_that_are_cut_off_are_said(ball, tmp_path):
+    write_dicom(ball, tmp_path / "d", 1, T1)
+    write_dicom(ball, tmp_path / "e", 2, T2)
+    for path in (tmp_path / "e").iterdir():
+        path.write_bytes(path.read_bytes()[:-500])
+    cohort = import_dicom(tmp_path, tmp_path / "bids", jobs=1)
+    assert cohort.sequences(cohort.ids[0]) == ["T1w"]
+    assert cohort.problems.values.tolist() == [["e", "10 DICOM files of this folder cannot be read; are they cut off? download them again"]]
+
+
+def test_of_two_echoes_in_one_series_the_second_is_the_t2w(ball, tmp_path):
+    for echo, (te, scale) in {1: (20, 1), 2: (90, 2)}.items():
+        write_dicom(ball * scale, tmp_path / "d" / str(echo), 7, T2 | {"0018|0081": str(te), "0018|0086": str(echo), "0008|103e": "PD/T2"})
+    cohort = import_dicom(tmp_path / "d", tmp_path / "bids", jobs=1)
+    assert sitk.GetArrayFromImage(cohort.image(cohort.ids[0], "T2w")).max() == 2 * sitk.GetArrayFromImage(ball).max()
+    assert chosen_series(cohort)["chosen"].tolist() == [False, True]
+
+
+def test_only_a_changed_patient_is_imported_again(ball, tmp_path):
+    for name in ("ONE^A", "TWO^B"):
+        write_dicom(ball, tmp_path / "d" / name[:3], 1, T1, patient=name)
+    first = import_dicom(tmp_path / "d", tmp_path / "bids", jobs=1)
+    before = {one: first.path(one, "T1w").stat().st_mtime_ns for one in first.ids}
+    write_dicom(ball * 2, tmp_path / "d" / "TWO", 1, T1, patient="TWO^B")
+    second = import_dicom(tmp_path / "d", tmp_path / "bids", jobs=1)
+    assert [second.path(one, "T1w").stat().st_mtime_ns == before[one] for one in second.ids] == [True, False]
+    assert sitk.GetArrayFromImage(second.image("sub-TWOB", "T1w")).max() > 1.9 * sitk.GetArrayFromImage(second.image("sub-ONEA", "T1w")).max()
 
 
 def test_nothing_that_names_a_person_is_kept(ball, tmp_path):
