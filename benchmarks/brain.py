@@ -20,10 +20,11 @@ from glioma_repro.core import SEQUENCES, PatientError, read_volume, real_data, w
 from glioma_repro.phantom import make_phantom
 from glioma_repro.registration import dilate, read_sequence, register, resample, template
 
+from downloads import tcga_files
 from tables import markdown
 
 RESULTS = Path(__file__).parent / "results"
-TCGA = {"T1w": ("T1_AX*", "t1"), "ce-gadolinium_T1w": ("*POST_GAD*", "t1c"), "T2w": ("*T2_AX*", "t2"), "FLAIR": ("*FLAIR*", "fla")}
+HDBET = {"T1w": "t1", "ce-gadolinium_T1w": "t1c", "T2w": "t2", "FLAIR": "fla"}  # in its masks' names
 
 
 def timed(function, *args, **settings):
@@ -49,12 +50,11 @@ def phantoms(folder, args):
 
 def tcga():
     """The four sequences as scanned, and HD-BET's mask of each; None without the downloads."""
-    data = real_data()
-    folder = data / "tcga_fg_6692_raw" if data else None
-    if folder is None or not folder.is_dir():
+    if not (files := tcga_files(real_data())):
         return None
-    images = {suffix: read_sequence(next(folder.glob(f"{pattern}.nii.gz"))) for suffix, (pattern, _) in TCGA.items()}
-    return images, {suffix: resample(sitk.ReadImage(str(folder / "hdbet_masks" / f"mask_{word}.nii.gz"), sitk.sitkUInt8), images[suffix], interpolation="nearest") for suffix, (_, word) in TCGA.items()}
+    images = {suffix: read_sequence(path) for suffix, path in files.items()}
+    masks = {suffix: sitk.ReadImage(str(path.parent / "hdbet_masks" / f"mask_{HDBET[suffix]}.nii.gz"), sitk.sitkUInt8) for suffix, path in files.items()}
+    return images, {suffix: resample(mask, images[suffix], interpolation="nearest") for suffix, mask in masks.items()}
 
 
 def masks(args):

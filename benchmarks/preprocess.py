@@ -19,18 +19,17 @@ from glioma_repro.core import Cohort, real_data, sha256_of, write_text
 from glioma_repro.phantom import make_phantom
 from glioma_repro.preprocess import contact_sheets, preprocess
 
+from downloads import tcga_files
 from tables import markdown
 
-NAMES = {"T1w": "T1_AX*", "ce-gadolinium_T1w": "*POST_GAD*", "T2w": "*T2_AX*", "FLAIR": "*FLAIR*"}
 
-
-def tcga(data, folder):
+def tcga(files, folder):
     """TCGA-FG-6692 as a cohort of one."""
     cohort = Cohort("tcga-fg-6692", pd.DataFrame({"participant_id": ["sub-TCGAFG6692"]}), folder / "tcga")
-    for suffix, pattern in NAMES.items():
+    for suffix, path in files.items():
         target = cohort.path("sub-TCGAFG6692", suffix)
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(next((data / "tcga_fg_6692_raw").glob(f"{pattern}.nii.gz")), target)
+        shutil.copy(path, target)
     cohort.write()
     return cohort
 
@@ -68,13 +67,14 @@ def main():
     parser.add_argument("--sheets", default=None, help="a folder for the contact sheets")
     args = parser.parse_args()
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
-    rows, data = [], real_data()
+    rows = []
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         make = lambda name, patients, size: make_phantom(folder / name, patients=patients, sites=1, voxel_size=size, misaligned=True, jobs=2)
         work = [("phantoms, 4 mm", make("4mm", args.patients, 4), ["akkus2017"])] if args.patients else []
         work += [("phantom, 1 mm", make("1mm", 1, 1), args.recipes)]
-        work += [("TCGA-FG-6692", tcga(data, folder), args.recipes)] if data and (data / "tcga_fg_6692_raw").is_dir() else []
+        files = tcga_files(real_data())
+        work += [("TCGA-FG-6692", tcga(files, folder), args.recipes)] if files else []
         for name, cohort, recipes in work:
             for row in rows_of(name, cohort, recipes, args.sheets):
                 rows.append(row)

@@ -5,6 +5,7 @@
 Pairs: phantom patients (1x1x1 against 1x1x3 mm, up to 15 degrees and 20 mm) and, where the downloads are, brats2012_hg0015 and brats2021 with
 known transforms, 3 mm slices and a 15 % intensity ramp. The real images' own co-registration is not exact: `as_shipped` is what a method finds
 between the images as they are shipped, neither moved nor tilted, and `mean_own` is the error of the moved pair against that.
+Last, heads of different patients are laid on one another and sequences of one patient too: what the check of the shape (`bend`) says of both.
 ANTsPy runs in the Python given by --ants (`pip install antspyx` there), on the first phantom patient and all real pairs.
 Both use one thread. Times are processor seconds, so that other work on the machine counts little; compare them as ratios.
 """
@@ -23,9 +24,11 @@ import pandas as pd
 import SimpleITK as sitk
 
 from glioma_repro.core import generator, real_data, write_text
+from glioma_repro.curation import curate
 from glioma_repro.phantom import make_phantom
-from glioma_repro.registration import chain, register, registration_error, resample
+from glioma_repro.registration import LEVELS, LIMITS, chain, register, registration_error, resample
 
+from downloads import tcga_files
 from tables import markdown
 
 ANTS = """
@@ -151,10 +154,38 @@ def main():
             compared += [(len(rows) - 1, pair)] if len(rows) <= 3 or pair.shipped is not None else []  # the rest is not kept in memory
         for (number, _), row in zip(compared, ants([pair for _, pair in compared], args.ants, folder) if args.ants else []):
             rows[number] |= {f"ants_{name}": value for name, value in row.items() if name != "seconds"} | dict(time_ratio=row["seconds"] / rows[number]["seconds"])
-    report(pd.DataFrame(rows))
+        shapes = pd.DataFrame(same_or_not(heads(folder, data)))
+    report(pd.DataFrame(rows), shapes)
 
 
-def report(table):
+def heads(folder, data):
+    """Patients, each a dict of sequences, T1w post-contrast or T1w first, and whether the skull is there."""
+    cohort = make_phantom(folder / "heads", patients=6, sites=2, voxel_size=3, misaligned=True, jobs=1)
+    found = {one: (True, {suffix: cohort.image(one, suffix) for suffix in ("ce-gadolinium_T1w", "T1w", "T2w", "FLAIR")}) for one in cohort.ids}
+    if files := tcga_files(data):
+        found["TCGA-FG-6692"] = True, {suffix: sitk.ReadImage(str(path), sitk.sitkFloat32) for suffix, path in files.items()}
+    if data and (data / "brainix_dicom").is_dir():
+        cohort = curate("brainix", data / "brainix_dicom", folder, jobs=1)
+        found["BRAINIX"] = True, {suffix: cohort.image(cohort.ids[0], suffix) for suffix in ("T1w", "T2w", "FLAIR")}
+    for pair in real_pairs(data) if data else []:
+        found.setdefault(pair.group, (False, {"ce-gadolinium_T1w": pair.fixed}))[1][pair.name.split()[1]] = pair.moving
+    return found
+
+
+def same_or_not(patients):
+    """A row a pair of images: each sequence of a patient on the first sequence of the same patient and of the others, heads on heads and brains on brains."""
+    kind = lambda one: "phantom" if one.startswith("sub-") else "real"
+    for (first, (skull, images)), (second, (other_skull, others)) in itertools.product(patients.items(), repeat=2):
+        fixed = next(iter(images))
+        for suffix in others if skull == other_skull else []:
+            if (first, fixed) != (second, suffix):
+                found = register(images[fixed], others[suffix], levels=LEVELS[:1])
+                bend = found.quality["bend"]
+                print(first, second, suffix, f"{bend:.2f}", found.flags, flush=True)
+                yield dict(patients="one" if first == second else "two", images=" and ".join(sorted({kind(first), kind(second)})), bend=bend, by_shape=bend > LIMITS["bend"], flagged=not found.good)
+
+
+def report(table, shapes):
     """Prints and writes the tables."""
     numbers = [one for one in table if one not in ("pair", "group", "flags")]
     silent = ((table["mean"] > 1.5) & (table["flags"] == "") & (table["group"] == "phantom")).sum()
@@ -165,7 +196,10 @@ def report(table):
         f"largest error of any point {phantoms['worst'].max():.3f} mm; flagged {(phantoms['flags'] != '').sum()}, wrong by more than 1.5 mm and not flagged {silent}.", "",
         "Medians a group (time_ratio: ANTsPy's processor seconds over ours; as_shipped: what the method finds between the images as shipped):", "",
         markdown(table.groupby("group")[numbers].median().round(3).reset_index().fillna("")), "",
-        markdown(table.drop(columns="group").round(3).fillna("")), ""])
+        markdown(table.drop(columns="group").round(3).fillna("")), "",
+        "One patient or two (rigid at 4 mm; bend: what a coarse spline would still bend, mm; each sequence of a patient on the first sequence of that patient and of others):", "",
+        markdown(shapes.groupby(["patients", "images"]).agg(pairs=("bend", "size"), least=("bend", "min"), median=("bend", "median"), most=("bend", "max"),
+                                                            flagged_by_shape=("by_shape", "sum"), flagged=("flagged", "sum")).round(2).reset_index()), ""])
     print(text)
     write_text(Path(__file__).parent / "results" / "registration.md", text)
 

@@ -513,7 +513,7 @@ def measurements_of_preprocessing(
     rows = []
     for row in result.quality.to_dict("records"):
         rows += [dict(participant_id=row["participant_id"], quantity=f"{row['transform']} {name}", value=row[name], unit=QUALITY[name][0])
-                 for name in QUALITY if name != "seconds"]
+                 for name in QUALITY if pd.notna(row.get(name))]
     for one, steps in result.seconds.iterrows():
         rows += [dict(participant_id=one, quantity=f"seconds {name}", value=value, unit="s") for name, value in steps.items()]
     table = pd.DataFrame(rows).assign(study="preprocess", method=result.recipe.name, cohort=cohort)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from glioma_repro.brain import isotropic
 from glioma_repro.core import PatientError
 from glioma_repro.phantom import make_phantom
 from glioma_repro.registration import chain, read_sequence, register, registration_error, resample
@@ -78,6 +79,33 @@ def test_a_chain_is_inverted_by_the_inverses_in_reverse():
     point = (10.0, -4.0, 7.0)
     there = chain(first, second).TransformPoint(point)
     np.testing.assert_allclose(chain(second.GetInverse(), first.GetInverse()).TransformPoint(there), point, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["rigid", "affine"])
+def test_two_patients_in_one_folder_are_flagged(moved, kind):
+    """Every sequence of the one under the other's name, however well it fits; their own are not flagged."""
+    first, second = moved.ids
+    fixed = moved.image(first, "ce-gadolinium_T1w")
+    for suffix in ("T1w", "T2w", "FLAIR"):
+        own, foreign = (register(fixed, moved.image(one, suffix), kind) for one in (first, second))
+        assert own.good, own.flags
+        assert "two heads of different shape: one patient?" in foreign.flags
+        assert foreign.quality["bend"] > 3 * own.quality["bend"]
+
+
+def test_thick_slices_are_the_ones_sampled(moved):
+    """A scan of 6 mm slices finds its place in one of 2 mm to a fraction of the fine voxel, whichever of the two is fixed."""
+    one = moved.ids[0]
+    fine = resample(moved.image(one, "ce-gadolinium_T1w"), isotropic(moved.image(one, "ce-gadolinium_T1w"), 2.0), interpolation="bspline")
+    grid = sitk.Image([60, 60, 30], sitk.sitkUInt8)
+    grid.SetSpacing((4, 4, 6))
+    grid.SetOrigin(np.subtract(fine.TransformContinuousIndexToPhysicalPoint([(n - 1) / 2 for n in fine.GetSize()]), (118, 118, 87)).tolist())
+    known = sitk.Euler3DTransform((0.0, 0.0, 0.0), 0.08, -0.05, 0.1, (6.0, -4.0, 5.0))
+    thick = resample(sitk.SmoothingRecursiveGaussian(fine, [1.7, 1.7, 2.5]), grid, known.GetInverse())
+    brain = moved.image(one, "label-brain_mask", "truth")
+    assert registration_error(register(fine, thick).transform, known, brain).mean() < 0.1
+    carried = resample(brain, thick, known.GetInverse(), interpolation="nearest")
+    assert registration_error(register(thick, fine).transform, known.GetInverse(), carried).mean() < 0.1
 
 
 def test_brats_is_found_again_after_a_known_motion(downloads):
