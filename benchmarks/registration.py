@@ -160,7 +160,7 @@ def main():
 
 def heads(folder, data):
     """Patients, each a dict of sequences, T1w post-contrast or T1w first, and whether the skull is there."""
-    cohort = make_phantom(folder / "heads", patients=6, sites=2, voxel_size=3, misaligned=True, jobs=1)
+    cohort = make_phantom(folder / "heads", patients=3, sites=2, voxel_size=3, misaligned=True, jobs=1)
     found = {one: (True, {suffix: cohort.image(one, suffix) for suffix in ("ce-gadolinium_T1w", "T1w", "T2w", "FLAIR")}) for one in cohort.ids}
     if files := tcga_files(data):
         found["TCGA-FG-6692"] = True, {suffix: sitk.ReadImage(str(path), sitk.sitkFloat32) for suffix, path in files.items()}

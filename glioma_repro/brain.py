@@ -161,7 +161,7 @@ def correct_bias(
 
 # %% ../nbs/04_brain.ipynb #77eade58
 BRAIN_ML = (900.0, 2200.0)  # plausible volumes of a brain, ml
-NUDGE = -0.4                # mm: the template's mask keeps 2 mm of CSF; HD-BET keeps about one, nilearn's own mask three
+NUDGE = -0.6                # mm: the template's mask keeps 2 mm of CSF; HD-BET keeps about one, nilearn's own mask three
 
 
 def dice(
@@ -223,7 +223,8 @@ def _refined(image, atlas, brain, distance, affine, seed):
     method.SetMetricSamplingStrategy(method.RANDOM)
     method.SetMetricSamplingPercentage(0.3, 1 + seed % (2**31 - 2))
     method.SetInterpolator(sitk.sitkLinear)
-    method.SetOptimizerAsLBFGSB(gradientConvergenceTolerance=1e-4, numberOfIterations=25, maximumNumberOfFunctionEvaluations=60)
+    method.MetricUseMovingImageGradientFilterOff()  # see registration: the default's gradient is another function's
+    method.SetOptimizerAsLBFGSB(gradientConvergenceTolerance=1e-6, numberOfIterations=10, maximumNumberOfFunctionEvaluations=25)
     method.SetInitialTransform(start, inPlace=True)
     try:
         method.Execute(fixed, moved)

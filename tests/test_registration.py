@@ -93,7 +93,7 @@ def test_two_patients_in_one_folder_are_flagged(moved, kind):
         assert foreign.quality["bend"] > 3 * own.quality["bend"]
 
 
-def test_thick_slices_are_the_ones_sampled(moved):
+def test_thick_slices_find_their_place_to_a_tenth_of_a_millimetre(moved):
     """A scan of 6 mm slices finds its place in one of 2 mm to a fraction of the fine voxel, whichever of the two is fixed."""
     one = moved.ids[0]
     fine = resample(moved.image(one, "ce-gadolinium_T1w"), isotropic(moved.image(one, "ce-gadolinium_T1w"), 2.0), interpolation="bspline")
