@@ -483,7 +483,7 @@ def _judge(pair, result, others, coarse, bins, seeds):
         "scale_low": float(stretches.min()), "scale_high": float(stretches.max()),
         "starts": min(distance(there, transform_points(one, points)) for one in others), "inverse": distance(points, transform_points(back, there))}
 
-
+# %% ../nbs/03_registration.ipynb #c1803c06
 BEND_MESH = 100.0  # mm between control points: too coarse for a tumour or an echo-planar warp, fine enough for another's head
 
 
@@ -506,7 +506,7 @@ def _bend(pair, rigid, coarse, bins, seed):
     left, _, right = np.linalg.svd(before.T @ after)  # the rotation in it (Kabsch 1976)
     return float(np.percentile(np.linalg.norm(after - before @ left @ right, axis=1), 90))
 
-
+# %% ../nbs/03_registration.ipynb #44ef7f94
 def _covered(image, points):
     "The share of points inside an image."
     spots = np.array([image.TransformPhysicalPointToContinuousIndex(point) for point in points.tolist()])
