@@ -541,9 +541,11 @@ def import_cases(
     "Imports the patients that are not current."
     records = {one.participant_id: is_current(folder / "derivatives" / "curation" / f"{one.participant_id}.json", one, folder) for one in cases}
     waiting = {one.participant_id: one for one in cases if records[one.participant_id] is None}
-    results, failed = map_patients(_import_one, waiting, jobs, f"curating {name}" if waiting else "", layout=layout, folder=folder)
-    records |= results
-    return {one: record for one, record in records.items() if record is not None}, list(failed.itertuples(index=False, name=None))
+    problems = []
+    if waiting:
+        results, failed = map_patients(_import_one, waiting, jobs, f"curating {name}", layout=layout, folder=folder)
+        records, problems = records | results, list(failed.itertuples(index=False, name=None))
+    return {one: record for one, record in records.items() if record is not None}, problems
 
 
 def _import_one(participant_id, case, layout, folder):
