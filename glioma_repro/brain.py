@@ -161,7 +161,7 @@ def correct_bias(
 
 # %% ../nbs/04_brain.ipynb #77eade58
 BRAIN_ML = (900.0, 2200.0)  # plausible volumes of a brain, ml
-NUDGE = -0.6                # mm: the template's mask keeps 2 mm of CSF; HD-BET keeps about one, nilearn's own mask three
+NUDGE = -0.4                # mm: the template's mask keeps 2 mm of CSF; HD-BET keeps about one, nilearn's own mask three
 
 
 def dice(
