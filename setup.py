@@ -13,7 +13,13 @@ cfg = settings["DEFAULT"]
 
 PYTHONS = ["3.10", "3.11"]  # pyradiomics 3.0.1 does not build on 3.12 or later
 STATUSES = [
-    "1 - Planning", "2 - Pre-Alpha", "3 - Alpha", "4 - Beta", "5 - Production/Stable", "6 - Mature", "7 - Inactive",
+    "1 - Planning",
+    "2 - Pre-Alpha",
+    "3 - Alpha",
+    "4 - Beta",
+    "5 - Production/Stable",
+    "6 - Mature",
+    "7 - Inactive",
 ]
 
 # The wheel carries the notebooks and the manifests, so that `glioma-repro run` works without a clone.
@@ -28,7 +34,9 @@ setup(
     name=cfg["lib_name"],
     version=cfg["version"],
     description=cfg["description"],
-    long_description=(here / "README.md").read_text(encoding="utf-8") if (here / "README.md").exists() else "",
+    long_description=(here / "README.md").read_text(encoding="utf-8")
+    if (here / "README.md").exists()
+    else "",
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     author=cfg["author"],
@@ -38,7 +46,8 @@ setup(
     classifiers=[
         f"Development Status :: {STATUSES[int(cfg['status']) - 1]}",
         f"Intended Audience :: {cfg['audience'].replace('/', ' :: ')}"
-        if "::" in cfg["audience"] else f"Intended Audience :: {cfg['audience']}",
+        if "::" in cfg["audience"]
+        else f"Intended Audience :: {cfg['audience']}",
         f"Natural Language :: {cfg['language']}",
         *(f"Programming Language :: Python :: {version}" for version in PYTHONS),
     ],

@@ -1,4 +1,5 @@
-"""Where the time of the study baselines goes, and what our short cuts save, measured in one run.
+"""Where the time of the study baselines goes, and what our short cuts save, measured in
+one run.
 
     python benchmarks/baselines_speed.py [--patients 24] [--voxel-size 3]
 """
@@ -12,12 +13,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from glioma_repro import radiomics
-from glioma_repro.classical import Model, Retraining, auroc_within_folds, cross_validate, logistic
-from glioma_repro.cohort import patient_splits
-from glioma_repro.core import read_cohort, write_text
-from glioma_repro.phantom import phantom
-from glioma_repro.study import device_name
+from glioma_repro.features import radiomics
+from glioma_repro.methods.classical import (
+    Model,
+    Retraining,
+    auroc_within_folds,
+    cross_validate,
+    logistic,
+)
+from glioma_repro.patients.cohort import patient_splits
+from glioma_repro.patients.core import read_cohort, write_text
+from glioma_repro.patients.phantom import phantom
+from glioma_repro.runs.study import device_name
 
 
 def seconds(call, times=1):
@@ -31,30 +38,87 @@ def seconds(call, times=1):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--patients", type=int, default=24)
     parser.add_argument("--voxel-size", type=float, default=3.0)
     options = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        made = phantom(f"phantom:patients={options.patients},voxel_size={options.voxel_size}")
-        shutil.copytree(made.folder, Path(folder) / "copy", ignore=shutil.ignore_patterns("radiomics"))
+        made = phantom(
+            f"phantom:patients={options.patients},voxel_size={options.voxel_size}"
+        )
+        shutil.copytree(
+            made.folder,
+            Path(folder) / "copy",
+            ignore=shutil.ignore_patterns("radiomics"),
+        )
         cohort = read_cohort(Path(folder) / "copy")
         first = seconds(lambda: radiomics.extract_features(cohort, description=""))
         again = seconds(lambda: radiomics.extract_features(cohort, description=""), 3)
-        rows.append(("radiomics, a patient", first / len(cohort), "read again", again / len(cohort)))
+        rows.append(
+            (
+                "radiomics, a patient",
+                first / len(cohort),
+                "read again",
+                again / len(cohort),
+            )
+        )
         image, mask = cohort.image(cohort.ids[0], "FLAIR"), cohort.mask(cohort.ids[0])
-        ours = seconds(lambda: radiomics.run_pyradiomics(image, mask, "firstorder", {"binCount": 32}), 5)
-        rows.append(("pyradiomics' extractor, first order", seconds(lambda: whole(image, mask), 5), "cut to the tumour's box", ours))
-        samples = radiomics.feature_samples(*radiomics.extract_features(cohort, description=""))
+        ours = seconds(
+            lambda: radiomics.run_pyradiomics(
+                image, mask, "firstorder", {"binCount": 32}
+            ),
+            5,
+        )
+        rows.append(
+            (
+                "pyradiomics' extractor, first order",
+                seconds(lambda: whole(image, mask), 5),
+                "cut to the tumour's box",
+                ours,
+            )
+        )
+        samples = radiomics.feature_samples(
+            *radiomics.extract_features(cohort, description="")
+        )
         splits = patient_splits(cohort, ["idh"], 4, 2)
         model = Model("all", samples.names, logistic(len(samples.names)))
-        direct = seconds(lambda: auroc_within_folds(cross_validate(samples, splits, "idh", [model], jobs=1), 2), 3)
+        direct = seconds(
+            lambda: auroc_within_folds(
+                cross_validate(samples, splits, "idh", [model], jobs=1), 2
+            ),
+            3,
+        )
         retrain = Retraining(samples, splits, "idh", model)
-        rows.append(("one permutation by cross_validate", direct, "by Retraining", seconds(lambda: retrain(shuffled(retrain.labels)), 10)))
-    lines = ["| what | seconds | short cut | seconds | times faster |", "|---|---|---|---|---|"]
-    lines += [f"| {what} | {slow:.4f} | {how} | {fast:.4f} | {slow / fast:.1f} |" for what, slow, how, fast in rows]
-    text = "\n".join(["# Speed of the baselines", "", f"{options.patients} phantom patients, {options.voxel_size:g} mm. {device_name()}.", "", *lines, ""])
+        rows.append(
+            (
+                "one permutation by cross_validate",
+                direct,
+                "by Retraining",
+                seconds(lambda: retrain(shuffled(retrain.labels)), 10),
+            )
+        )
+    lines = [
+        "| what | seconds | short cut | seconds | times faster |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {what} | {slow:.4f} | {how} | {fast:.4f} | {slow / fast:.1f} |"
+        for what, slow, how, fast in rows
+    ]
+    text = "\n".join(
+        [
+            "# Speed of the baselines",
+            "",
+            f"{options.patients} phantom patients, {options.voxel_size:g} mm. "
+            f"{device_name()}.",
+            "",
+            *lines,
+            "",
+        ]
+    )
     write_text(Path(__file__).parent / "results" / "baselines_speed.md", text)
     print(text)
 

@@ -3,15 +3,21 @@
 import pandas as pd
 import pytest
 
-from glioma_repro.core import Cohort, real_data
+from glioma_repro.patients.core import Cohort, real_data
 
 
 @pytest.fixture
 def tiny(tmp_path):
     """Four patients without images, on disk."""
-    table = pd.DataFrame({
-        "participant_id": [f"sub-{number}" for number in range(4)], "site": ["A", "A", "B", "B"],
-        "idh": ["mutant", "wildtype", "mutant", None], "age": [31.0, 62.5, 40.0, 55.0], "who_grade": [2, 4, 3, 2]})
+    table = pd.DataFrame(
+        {
+            "participant_id": [f"sub-{number}" for number in range(4)],
+            "site": ["A", "A", "B", "B"],
+            "idh": ["mutant", "wildtype", "mutant", None],
+            "age": [31.0, 62.5, 40.0, 55.0],
+            "who_grade": [2, 4, 3, 2],
+        }
+    )
     cohort = Cohort("tiny", table, tmp_path / "tiny", "Four patients")
     cohort.write()
     return cohort
@@ -19,8 +25,12 @@ def tiny(tmp_path):
 
 @pytest.fixture(scope="session")
 def downloads():
-    """The folder of public downloads; a test that asks for it is skipped where there is none."""
+    """The folder of public downloads; a test that asks for it is skipped where there is
+    none.
+    """
     folder = real_data()
     if folder is None:
-        pytest.skip("no real data: set GLIOMA_DATA to a folder with the public downloads")
+        pytest.skip(
+            "no real data: set GLIOMA_DATA to a folder with the public downloads"
+        )
     return folder

@@ -1,4 +1,6 @@
-"""Curation: every kind of broken input on a made-up archive, interruption, downloads on a local server, and the real slices where they are."""
+"""Curation: every kind of broken input on a made-up archive, interruption, downloads on
+a local server, and the real slices where they are.
+"""
 
 import hashlib
 import io
@@ -20,15 +22,38 @@ import pytest
 import SimpleITK as sitk
 from PIL import Image
 
-from glioma_repro import curation
-from glioma_repro.cohort import check_no_leak, flow_table, manifest_of, patient_splits, split_external
-from glioma_repro.core import LeakError, ReproError, SchemaError, generator, read_cohort, real_data, sha256_of, write_volume
-from glioma_repro.curation import curate, fetch, fetch_file, show_patients, summary, unpack
+from glioma_repro.patients import curation
+from glioma_repro.patients.cohort import (
+    check_no_leak,
+    flow_table,
+    manifest_of,
+    patient_splits,
+    split_external,
+)
+from glioma_repro.patients.core import (
+    LeakError,
+    ReproError,
+    SchemaError,
+    generator,
+    read_cohort,
+    real_data,
+    sha256_of,
+    write_volume,
+)
+from glioma_repro.patients.curation import (
+    curate,
+    fetch,
+    fetch_file,
+    show_patients,
+    summary,
+    unpack,
+)
 
 NAME = "tcga-lgg-slices"
 
 
 # --- a made-up archive in the layout of the real one ---
+
 
 def fake_patient(folder, barcode, slices=4, size=16, repeat=(), date="19990101"):
     name = f"{barcode.replace('-', '_')}_{date}"
@@ -46,14 +71,27 @@ def fake_patient(folder, barcode, slices=4, size=16, repeat=(), date="19990101")
 
 
 def table_row(barcode, **other):
-    return {"Patient ID": barcode, "Diagnosis Age": "40.0", "Sex": "Female", "IDH status": "Mutant", "IDH-1P10Q Subtype": "Codel",
-            "MGMT promoter status": "NA", "Neoplasm Histologic Grade": "G3", "Neoplasm Histologic Type Name": "oligodendroglioma",
-            "Overall Survival (Months)": "11.8", "Overall Survival Status": "1:DECEASED", "ATRX status": "WT", "TERT promoter status": "NA",
-            "Chr 7 gain/Chr 10 loss": "No combined CNA"} | other
+    return {
+        "Patient ID": barcode,
+        "Diagnosis Age": "40.0",
+        "Sex": "Female",
+        "IDH status": "Mutant",
+        "IDH-1P10Q Subtype": "Codel",
+        "MGMT promoter status": "NA",
+        "Neoplasm Histologic Grade": "G3",
+        "Neoplasm Histologic Type Name": "oligodendroglioma",
+        "Overall Survival (Months)": "11.8",
+        "Overall Survival Status": "1:DECEASED",
+        "ATRX status": "WT",
+        "TERT promoter status": "NA",
+        "Chr 7 gain/Chr 10 loss": "No combined CNA",
+    } | other
 
 
 def write_clinical(folder, rows):
-    pd.DataFrame(rows).to_csv(folder / "lgggbm_tcga_pub_clinical_data.tsv", sep="\t", index=False)
+    pd.DataFrame(rows).to_csv(
+        folder / "lgggbm_tcga_pub_clinical_data.tsv", sep="\t", index=False
+    )
 
 
 BARCODES = ["TCGA-CS-0001", "TCGA-DU-0002", "TCGA-HT-A003"]
@@ -78,72 +116,186 @@ def curated(source, **more):
 
 # --- what a whole archive becomes ---
 
+
 def test_the_stack_is_the_source(source):
-    fake_patient(source / "kaggle_3m", "TCGA-DU-0012", slices=12)  # 10 comes after 9, not after 1
+    # 10 comes after 9, not after 1
+    fake_patient(source / "kaggle_3m", "TCGA-DU-0012", slices=12)
     cohort = curated(source)
     folder = source / "kaggle_3m" / "TCGA_DU_0012_19990101"
     for channel, suffix in enumerate(["T1w", "FLAIR", "ce-gadolinium_T1w"]):
         volume = sitk.GetArrayFromImage(cohort.image("sub-TCGADU0012", suffix))
         assert volume.dtype == np.uint8 and volume.shape == (12, 16, 16)
         for number in range(1, 13):
-            assert (volume[number - 1] == np.asarray(Image.open(folder / f"{folder.name}_{number}.tif"))[..., channel]).all()
+            assert (
+                volume[number - 1]
+                == np.asarray(Image.open(folder / f"{folder.name}_{number}.tif"))[
+                    ..., channel
+                ]
+            ).all()
     image = cohort.image("sub-TCGADU0012", "FLAIR")
     mask = sitk.GetArrayFromImage(cohort.mask("sub-TCGADU0012", like=image))
     assert mask.sum() == 30 and set(np.unique(mask)) == {0, 1} and mask[1].sum() == 30
-    assert image.GetSpacing() == (1, 1, 1) and image.GetDirection() == (1, 0, 0, 0, 1, 0, 0, 0, 1)
-    sidecar = json.loads((cohort.folder / "sub-TCGADU0012" / "anat" / "sub-TCGADU0012_FLAIR.json").read_text(encoding="utf-8"))
-    assert sidecar["VoxelSizeKnown"] is False and sidecar["SourceChannel"] == 1 and "left" in sidecar["OrientationComment"]
+    assert image.GetSpacing() == (1, 1, 1) and image.GetDirection() == (
+        1,
+        0,
+        0,
+        0,
+        1,
+        0,
+        0,
+        0,
+        1,
+    )
+    sidecar = json.loads(
+        (
+            cohort.folder / "sub-TCGADU0012" / "anat" / "sub-TCGADU0012_FLAIR.json"
+        ).read_text(encoding="utf-8")
+    )
+    assert (
+        sidecar["VoxelSizeKnown"] is False
+        and sidecar["SourceChannel"] == 1
+        and "left" in sidecar["OrientationComment"]
+    )
 
 
 def test_the_table_and_its_dictionary_are_complete(source):
     cohort = curated(source)
     row = cohort.participants.set_index("participant_id").loc["sub-TCGACS0001"]
-    assert row[["tcga_barcode", "site", "age", "sex", "idh", "codel_1p19q", "who_grade", "death", "atrx", "chr7_gain_chr10_loss"]].tolist() == [
-        "TCGA-CS-0001", "CS", 40, "female", "mutant", "codeleted", 3, 1, "wildtype", "absent"]
-    assert row["survival_days"] == round(11.8 * 365.25 / 12) and pd.isna(row["mgmt"]) and len(cohort) == 3
-    dictionary = json.loads((cohort.folder / "participants.json").read_text(encoding="utf-8"))
-    assert set(dictionary) == set(cohort.participants) and "kept from the source" not in str(dictionary)
+    assert row[
+        [
+            "tcga_barcode",
+            "site",
+            "age",
+            "sex",
+            "idh",
+            "codel_1p19q",
+            "who_grade",
+            "death",
+            "atrx",
+            "chr7_gain_chr10_loss",
+        ]
+    ].tolist() == [
+        "TCGA-CS-0001",
+        "CS",
+        40,
+        "female",
+        "mutant",
+        "codeleted",
+        3,
+        1,
+        "wildtype",
+        "absent",
+    ]
+    assert (
+        row["survival_days"] == round(11.8 * 365.25 / 12)
+        and pd.isna(row["mgmt"])
+        and len(cohort) == 3
+    )
+    dictionary = json.loads(
+        (cohort.folder / "participants.json").read_text(encoding="utf-8")
+    )
+    assert set(dictionary) == set(
+        cohort.participants
+    ) and "kept from the source" not in str(dictionary)
     again = read_cohort(cohort.folder)
-    assert not again.voxel_size_known and again.mask_method == "manual" and again.provenance == cohort.provenance
+    assert (
+        not again.voxel_size_known
+        and again.mask_method == "manual"
+        and again.provenance == cohort.provenance
+    )
     pd.testing.assert_frame_equal(again.participants, cohort.participants)
-    assert again.provenance["survival"] and again.provenance["tables"]["lgggbm_tcga_pub_clinical_data.tsv"]["as_in_manifest"] is False
+    assert (
+        again.provenance["survival"]
+        and again.provenance["tables"]["lgggbm_tcga_pub_clinical_data.tsv"][
+            "as_in_manifest"
+        ]
+        is False
+    )
 
 
-@pytest.mark.parametrize("repeat,sequences", [((0,), ["ce-gadolinium_T1w", "FLAIR"]), ((2,), ["T1w", "FLAIR"]), ((0, 2), ["FLAIR"])])
+@pytest.mark.parametrize(
+    "repeat,sequences",
+    [
+        ((0,), ["ce-gadolinium_T1w", "FLAIR"]),
+        ((2,), ["T1w", "FLAIR"]),
+        ((0, 2), ["FLAIR"]),
+    ],
+)
 def test_a_repeated_flair_is_a_missing_sequence(source, repeat, sequences):
     fake_patient(source / "kaggle_3m", "TCGA-EZ-0009", repeat=repeat)
     assert curated(source).sequences("sub-TCGAEZ0009") == sequences
 
 
 def test_who2021_and_markers_come_from_the_second_table(source):
-    columns = {"case_id": "TCGA-CS-0001", "ATRX status": "Mutant", "TERT promoter status": "Mutant", "Chr 7 gain/Chr 10 loss": "unknown",
-               "CDKN2A_CNV": "-1", "CDKN2B_CNV": "-2", "WHO_CNS5_diagnosis": "Astrocytoma, IDH-mutant. Grade 4."}
-    pd.DataFrame([columns, columns]).to_csv(source / "tcga_2021_who_labels.csv", index=False)  # one row a slide
+    columns = {
+        "case_id": "TCGA-CS-0001",
+        "ATRX status": "Mutant",
+        "TERT promoter status": "Mutant",
+        "Chr 7 gain/Chr 10 loss": "unknown",
+        "CDKN2A_CNV": "-1",
+        "CDKN2B_CNV": "-2",
+        "WHO_CNS5_diagnosis": "Astrocytoma, IDH-mutant. Grade 4.",
+    }
+    # one row a slide
+    pd.DataFrame([columns, columns]).to_csv(
+        source / "tcga_2021_who_labels.csv", index=False
+    )
     cohort = curated(source)
     row = cohort.participants.set_index("participant_id").loc["sub-TCGACS0001"]
-    assert row[["who2021", "cdkn2ab", "tert_promoter", "atrx"]].tolist() == ["Astrocytoma, IDH-mutant, CNS WHO grade 4", "deleted", "mutant", "wildtype"]
-    assert cohort.provenance["tables"]["tcga_2021_who_labels.csv"]["disagreements"] == {"atrx": 1}
-    pd.DataFrame([columns, columns | {"ATRX status": "WT"}]).to_csv(source / "tcga_2021_who_labels.csv", index=False)
-    with pytest.raises(SchemaError, match="sub-TCGACS0001 stands in it with different atrx"):
+    assert row[["who2021", "cdkn2ab", "tert_promoter", "atrx"]].tolist() == [
+        "Astrocytoma, IDH-mutant, CNS WHO grade 4",
+        "deleted",
+        "mutant",
+        "wildtype",
+    ]
+    assert cohort.provenance["tables"]["tcga_2021_who_labels.csv"]["disagreements"] == {
+        "atrx": 1
+    }
+    pd.DataFrame([columns, columns | {"ATRX status": "WT"}]).to_csv(
+        source / "tcga_2021_who_labels.csv", index=False
+    )
+    with pytest.raises(
+        SchemaError, match="sub-TCGACS0001 stands in it with different atrx"
+    ):
         curated(source)
 
 
 def test_clusters_of_data_csv_are_never_carried(source):
-    pd.DataFrame(dict(Patient=["TCGA_CS_0001", "TCGA_FG_0077"], COCCluster=[3, 1], gender=[2, 1])).to_csv(source / "kaggle_3m" / "data.csv", index=False)
+    pd.DataFrame(
+        dict(Patient=["TCGA_CS_0001", "TCGA_FG_0077"], COCCluster=[3, 1], gender=[2, 1])
+    ).to_csv(source / "kaggle_3m" / "data.csv", index=False)
     cohort = curated(source)
-    assert not [name for name in cohort.participants if "luster" in name or name == "gender"]
-    flow = [["images present (listed in data.csv)", 4, ["sub-TCGAFG0077"]], ["FLAIR present", 3, []], ["tumour mask present", 3, []]]
-    assert [list(step) for step in cohort.flow] == flow == [list(step) for step in read_cohort(cohort.folder).flow]
+    assert not [
+        name for name in cohort.participants if "luster" in name or name == "gender"
+    ]
+    flow = [
+        ["images present (listed in data.csv)", 4, ["sub-TCGAFG0077"]],
+        ["FLAIR present", 3, []],
+        ["tumour mask present", 3, []],
+    ]
+    assert (
+        [list(step) for step in cohort.flow]
+        == flow
+        == [list(step) for step in read_cohort(cohort.folder).flow]
+    )
 
 
 def test_jobs_do_not_change_a_byte(source):
     one = curated(source)
     two = curate(NAME, source, source.parent / "parallel", jobs=2)
-    hashes = lambda cohort: {path.relative_to(cohort.folder): sha256_of(path) for path in cohort.folder.rglob("*") if path.is_file()}
+
+    def hashes(cohort):
+        return {
+            path.relative_to(cohort.folder): sha256_of(path)
+            for path in cohort.folder.rglob("*")
+            if path.is_file()
+        }
+
     assert hashes(one) == hashes(two) and len(hashes(one)) > 20
 
 
 # --- broken input: one patient at most, who is named ---
+
 
 def truncate(first):
     path = first / f"{first.name}_2.tif"
@@ -161,19 +313,66 @@ def save(first, name, array):
 BROKEN = {
     "truncated": (truncate, "_2.tif cannot be read"),
     "a web page": (no_picture, "_2.tif cannot be read"),
-    "gap": (lambda first: [one.unlink() for one in first.glob("*_3*")], "slices 3 are missing"),
-    "starts at 2": (lambda first: [one.unlink() for one in [*first.glob("*_1.tif"), *first.glob("*_1_mask.tif")]], "slices 1 are missing"),
-    "twice": (lambda first: shutil.copy(first / f"{first.name}_2.tif", first / f"{first.name}_002.tif"), "slice 2 stands twice"),
-    "no mask": (lambda first: (first / f"{first.name}_2_mask.tif").unlink(), "slice 2 has no mask"),
-    "mask alone": (lambda first: shutil.copy(first / f"{first.name}_2_mask.tif", first / f"{first.name}_9_mask.tif"), "slice 9 has a mask but no picture"),
-    "mask of another shape": (lambda first: save(first, "{}_2_mask.tif", np.zeros((8, 9), np.uint8)), r"mask of slice 2 is \(8, 9\), the picture \(16, 16\)"),
-    "slice of another shape": (lambda first: save(first, "{}_2.tif", np.zeros((8, 9, 3), np.uint8)), r"slice 2 is \(8, 9, 3\)"),
-    "grey slice": (lambda first: save(first, "{}_1.tif", np.zeros((16, 16), np.uint8)), "expected in all"),
-    "mask of many values": (lambda first: save(first, "{}_2_mask.tif", np.arange(256, dtype=np.uint8).reshape(16, 16)), "mask holds 256 values"),
-    "another name": (lambda first: save(first, "thumb.tif", np.zeros((16, 16, 3), np.uint8)), "thumb.tif is no slice"),
-    "empty folder": (lambda first: [one.unlink() for one in first.iterdir()], "no slices numbered from 1"),
-    "constant volume": (lambda first: [save(first, "{}" + f"_{number}.tif", np.full((16, 16, 3), 7, np.uint8)) for number in range(1, 5)],
-                        "FLAIR has the same value in every voxel"),
+    "gap": (
+        lambda first: [one.unlink() for one in first.glob("*_3*")],
+        "slices 3 are missing",
+    ),
+    "starts at 2": (
+        lambda first: [
+            one.unlink()
+            for one in [*first.glob("*_1.tif"), *first.glob("*_1_mask.tif")]
+        ],
+        "slices 1 are missing",
+    ),
+    "twice": (
+        lambda first: shutil.copy(
+            first / f"{first.name}_2.tif", first / f"{first.name}_002.tif"
+        ),
+        "slice 2 stands twice",
+    ),
+    "no mask": (
+        lambda first: (first / f"{first.name}_2_mask.tif").unlink(),
+        "slice 2 has no mask",
+    ),
+    "mask alone": (
+        lambda first: shutil.copy(
+            first / f"{first.name}_2_mask.tif", first / f"{first.name}_9_mask.tif"
+        ),
+        "slice 9 has a mask but no picture",
+    ),
+    "mask of another shape": (
+        lambda first: save(first, "{}_2_mask.tif", np.zeros((8, 9), np.uint8)),
+        r"mask of slice 2 is \(8, 9\), the picture \(16, 16\)",
+    ),
+    "slice of another shape": (
+        lambda first: save(first, "{}_2.tif", np.zeros((8, 9, 3), np.uint8)),
+        r"slice 2 is \(8, 9, 3\)",
+    ),
+    "grey slice": (
+        lambda first: save(first, "{}_1.tif", np.zeros((16, 16), np.uint8)),
+        "expected in all",
+    ),
+    "mask of many values": (
+        lambda first: save(
+            first, "{}_2_mask.tif", np.arange(256, dtype=np.uint8).reshape(16, 16)
+        ),
+        "mask holds 256 values",
+    ),
+    "another name": (
+        lambda first: save(first, "thumb.tif", np.zeros((16, 16, 3), np.uint8)),
+        "thumb.tif is no slice",
+    ),
+    "empty folder": (
+        lambda first: [one.unlink() for one in first.iterdir()],
+        "no slices numbered from 1",
+    ),
+    "constant volume": (
+        lambda first: [
+            save(first, "{}" + f"_{number}.tif", np.full((16, 16, 3), 7, np.uint8))
+            for number in range(1, 5)
+        ],
+        "FLAIR has the same value in every voxel",
+    ),
 }
 
 
@@ -183,7 +382,10 @@ def test_a_broken_patient_is_named_and_the_others_go_on(source, what):
     change(first_of(source))
     cohort = curated(source)
     assert cohort.ids == ["sub-TCGADU0002", "sub-TCGAHTA003"]
-    assert cohort.problems["participant_id"].tolist() == ["sub-TCGACS0001"] and cohort.problems["problem"].str.contains(said).all()
+    assert (
+        cohort.problems["participant_id"].tolist() == ["sub-TCGACS0001"]
+        and cohort.problems["problem"].str.contains(said).all()
+    )
     assert not (cohort.folder / "sub-TCGACS0001").exists()
     assert read_cohort(cohort.folder).problems.equals(cohort.problems.astype("string"))
 
@@ -194,7 +396,10 @@ def test_a_constant_sequence_is_left_out_and_said(source):
         picture[..., 0] = 0
         Image.fromarray(picture).save(path)
     cohort = curated(source)
-    assert cohort.sequences("sub-TCGACS0001") == ["ce-gadolinium_T1w", "FLAIR"] and "T1w has the same value" in cohort.problems["problem"][0]
+    assert (
+        cohort.sequences("sub-TCGACS0001") == ["ce-gadolinium_T1w", "FLAIR"]
+        and "T1w has the same value" in cohort.problems["problem"][0]
+    )
 
 
 def test_an_empty_mask_keeps_the_patient(source):
@@ -204,28 +409,52 @@ def test_an_empty_mask_keeps_the_patient(source):
     assert len(cohort) == 3 and "mask is empty" in cohort.problems["problem"][0]
     with pytest.raises(ReproError, match="sub-TCGACS0001.*empty"):
         cohort.mask("sub-TCGACS0001")
-    assert curated(source).problems.equals(cohort.problems)  # said again though nothing is imported again
+    # said again though nothing is imported again
+    assert curated(source).problems.equals(cohort.problems)
 
 
 def test_two_exams_of_one_patient(source):
     fake_patient(source / "kaggle_3m", "TCGA-CS-0001", slices=3, date="20010101")
     cohort = curated(source)
-    assert len(cohort) == 3 and cohort.image("sub-TCGACS0001", "FLAIR").GetSize()[2] == 4
-    assert "two exams (TCGA_CS_0001_19990101, TCGA_CS_0001_20010101)" in cohort.problems["problem"][0]
+    assert (
+        len(cohort) == 3 and cohort.image("sub-TCGACS0001", "FLAIR").GetSize()[2] == 4
+    )
+    assert (
+        "two exams (TCGA_CS_0001_19990101, TCGA_CS_0001_20010101)"
+        in cohort.problems["problem"][0]
+    )
 
 
 def test_images_without_row_and_rows_without_image(source):
     write_clinical(source, [table_row(one) for one in ["TCGA-CS-0001", "TCGA-ZZ-9999"]])
     cohort = curated(source)
-    assert len(cohort) == 3 and cohort.labels("idh").isna().tolist() == [False, True, True]
-    assert cohort.problems["participant_id"].tolist() == ["sub-TCGADU0002", "sub-TCGAHTA003"] and "no label table" in cohort.problems["problem"][0]
+    assert len(cohort) == 3 and cohort.labels("idh").isna().tolist() == [
+        False,
+        True,
+        True,
+    ]
+    assert (
+        cohort.problems["participant_id"].tolist()
+        == ["sub-TCGADU0002", "sub-TCGAHTA003"]
+        and "no label table" in cohort.problems["problem"][0]
+    )
 
 
-@pytest.mark.parametrize("other,match", [
-    ({"IDH status": "Mutated"}, "'IDH status': the word 'Mutated' .*sub-TCGACS0001.* mapped are 'WT', 'Mutant'"),
-    ({"MGMT promoter status": "<script>alert(1)</script>"}, "the word '<script>alert"),
-    ({"Diagnosis Age": "forty"}, "'forty' is no number .for sub-TCGACS0001"),
-])
+@pytest.mark.parametrize(
+    "other,match",
+    [
+        (
+            {"IDH status": "Mutated"},
+            "'IDH status': the word 'Mutated' .*sub-TCGACS0001.* mapped are 'WT', "
+            "'Mutant'",
+        ),
+        (
+            {"MGMT promoter status": "<script>alert(1)</script>"},
+            "the word '<script>alert",
+        ),
+        ({"Diagnosis Age": "forty"}, "'forty' is no number .for sub-TCGACS0001"),
+    ],
+)
 def test_an_unexpected_word_stops_with_column_and_patient(source, other, match):
     write_clinical(source, [table_row("TCGA-CS-0001", **other)])
     with pytest.raises(SchemaError, match=match):
@@ -233,24 +462,37 @@ def test_an_unexpected_word_stops_with_column_and_patient(source, other, match):
 
 
 def test_html_in_free_text_is_shown_as_text(source):
-    write_clinical(source, [table_row("TCGA-CS-0001", **{"Neoplasm Histologic Type Name": "<img src=x>"})])
+    write_clinical(
+        source,
+        [table_row("TCGA-CS-0001", **{"Neoplasm Histologic Type Name": "<img src=x>"})],
+    )
     cohort = curated(source)
-    assert cohort.participants["histology"][0] == "<img src=x>" and "<img" not in cohort._repr_html_()
+    assert (
+        cohort.participants["histology"][0] == "<img src=x>"
+        and "<img" not in cohort._repr_html_()
+    )
 
 
 def test_dangerous_names_lead_nowhere(source):
-    write_clinical(source, [table_row(one) for one in ["TCGA-CS-0001", "../../../etc/passwd", "<b>"]])
+    write_clinical(
+        source,
+        [table_row(one) for one in ["TCGA-CS-0001", "../../../etc/passwd", "<b>"]],
+    )
     (source / "kaggle_3m" / "..TCGA_CS_0001_19990101").mkdir()
     (source / "kaggle_3m" / "<b>notes").mkdir()
     before = set(source.parent.iterdir())
     cohort = curated(source)
-    assert len(cohort) == 3 and cohort.problems["participant_id"].tolist()[0] == "<b>notes"
+    assert (
+        len(cohort) == 3 and cohort.problems["participant_id"].tolist()[0] == "<b>notes"
+    )
     assert set(source.parent.iterdir()) - before == {source.parent / "out"}
 
 
 def test_what_is_missing_is_said(source, tmp_path):
     (source / "lgggbm_tcga_pub_clinical_data.tsv").rename(tmp_path / "table.tsv")
-    with pytest.raises(ReproError, match="no lgggbm_tcga_pub_clinical_data.tsv below .*cbioportal"):
+    with pytest.raises(
+        ReproError, match="no lgggbm_tcga_pub_clinical_data.tsv below .*cbioportal"
+    ):
         curated(source)
     with pytest.raises(ReproError, match="does not exist"):
         curate(NAME, tmp_path / "nowhere", tmp_path / "out")
@@ -276,14 +518,19 @@ def test_two_different_tables_of_one_name(source):
 def test_nobody_usable(source):
     for one in (source / "kaggle_3m").iterdir():
         truncate(one)
-    with pytest.raises(ReproError, match="no patient .* could be used; the first: sub-TCGACS0001"):
+    with pytest.raises(
+        ReproError, match="no patient .* could be used; the first: sub-TCGACS0001"
+    ):
         curated(source)
 
 
 # --- again, changed, interrupted ---
 
+
 def times(folder):
-    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    return {
+        path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()
+    }
 
 
 def test_a_second_call_does_nothing(source, monkeypatch):
@@ -291,7 +538,9 @@ def test_a_second_call_does_nothing(source, monkeypatch):
     before = times(cohort.folder)
     monkeypatch.setattr(curation, "map_patients", None)  # not even called
     again = curated(source)
-    assert times(cohort.folder) == before and again.participants.equals(cohort.participants)
+    assert times(cohort.folder) == before and again.participants.equals(
+        cohort.participants
+    )
     for path in first_of(source).iterdir():
         os.utime(path)  # touched, not changed
     assert curated(source) and times(cohort.folder) == before
@@ -300,26 +549,42 @@ def test_a_second_call_does_nothing(source, monkeypatch):
 def test_only_what_changed_is_made_again(source):
     cohort = curated(source)
     before = times(cohort.folder)
-    save(first_of(source), "{}_1.tif", np.full((16, 16, 3), 9, np.uint8) + np.arange(3, dtype=np.uint8))
+    save(
+        first_of(source),
+        "{}_1.tif",
+        np.full((16, 16, 3), 9, np.uint8) + np.arange(3, dtype=np.uint8),
+    )
     cohort.path("sub-TCGADU0002", "T1w").unlink()  # and one that somebody lost
     curated(source)
-    changed = {path.name.split("_")[0].removesuffix(".json") for path, when in times(cohort.folder).items() if before.get(path) != when}
-    assert {one for one in changed if one.startswith("sub")} == {"sub-TCGACS0001", "sub-TCGADU0002"}
-    assert sitk.GetArrayFromImage(cohort.image("sub-TCGACS0001", "FLAIR"))[0, 0, 0] == 10 and cohort.path("sub-TCGADU0002", "T1w").exists()
+    changed = {
+        path.name.split("_")[0].removesuffix(".json")
+        for path, when in times(cohort.folder).items()
+        if before.get(path) != when
+    }
+    assert {one for one in changed if one.startswith("sub")} == {
+        "sub-TCGACS0001",
+        "sub-TCGADU0002",
+    }
+    assert (
+        sitk.GetArrayFromImage(cohort.image("sub-TCGACS0001", "FLAIR"))[0, 0, 0] == 10
+        and cohort.path("sub-TCGADU0002", "T1w").exists()
+    )
 
 
 def test_a_changed_label_needs_no_import(source, monkeypatch):
     curated(source)
     write_clinical(source, [table_row(one, **{"IDH status": "WT"}) for one in BARCODES])
     monkeypatch.setattr(curation, "map_patients", None)
-    assert set(curated(source).labels("idh")) == {"wildtype"} and set(read_cohort(source.parent / "out" / NAME).labels("idh")) == {"wildtype"}
+    assert set(curated(source).labels("idh")) == {"wildtype"} and set(
+        read_cohort(source.parent / "out" / NAME).labels("idh")
+    ) == {"wildtype"}
 
 
 def test_a_killed_run_goes_on(source):
     for number in range(10, 40):
         fake_patient(source / "kaggle_3m", f"TCGA-DU-10{number}", slices=12, size=64)
     out = source.parent / "out"
-    code = f"from glioma_repro.curation import curate; curate({NAME!r}, {str(source)!r}, {str(out)!r}, jobs=1)"
+    code = f"from glioma_repro.patients.curation import curate; curate({NAME!r}, {str(source)!r}, {str(out)!r}, jobs=1)"
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
     records = out / NAME / "derivatives" / "curation"
     while process.poll() is None and len(list(records.glob("sub-*.json"))) < 3:
@@ -329,16 +594,23 @@ def test_a_killed_run_goes_on(source):
     done = times(records)
     assert 3 <= len(done) < 33, "killed too late to test anything"
     cohort = curated(source)
-    assert len(cohort) == 33 and all(times(records)[path] == when for path, when in done.items())
+    assert len(cohort) == 33 and all(
+        times(records)[path] == when for path, when in done.items()
+    )
     whole = curate(NAME, source, source.parent / "whole", jobs=1)
     for one in whole.ids:
         for suffix in whole.sequences(one):
-            assert sha256_of(whole.path(one, suffix)) == sha256_of(cohort.path(one, suffix))
+            assert sha256_of(whole.path(one, suffix)) == sha256_of(
+                cohort.path(one, suffix)
+            )
 
 
 # --- archives ---
 
-@pytest.mark.parametrize("name", ["../out.txt", "a/../../out.txt", "/out.txt", "C:/out.txt", "..\\out.txt"])
+
+@pytest.mark.parametrize(
+    "name", ["../out.txt", "a/../../out.txt", "/out.txt", "C:/out.txt", "..\\out.txt"]
+)
 def test_an_archive_stays_in_its_folder(tmp_path, name):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("fine.txt", "fine")
@@ -369,7 +641,9 @@ def test_an_archive_holds_no_links(tmp_path, kind):
 
 def test_curating_from_the_archive_itself(source):
     shutil.make_archive(str(source.parent / "archive"), "zip", source)
-    whole = curate(NAME, source.parent / "archive.zip", source.parent / "fromzip", jobs=1)
+    whole = curate(
+        NAME, source.parent / "archive.zip", source.parent / "fromzip", jobs=1
+    )
     assert whole.participants.equals(curated(source).participants)
     broken = source.parent / "broken.zip"
     broken.write_bytes((source.parent / "archive.zip").read_bytes()[:500])
@@ -379,9 +653,20 @@ def test_curating_from_the_archive_itself(source):
 
 # --- the other layouts ---
 
-def brats_patient(folder, name, kinds=("t1", "t1ce", "t2", "flair", "seg"), ending="nii.gz", change=None):
+
+def brats_patient(
+    folder,
+    name,
+    kinds=("t1", "t1ce", "t2", "flair", "seg"),
+    ending="nii.gz",
+    change=None,
+):
     for kind in kinds:
-        array = generator(name, kind).integers(0, 5 if kind in ("seg", "truth") else 900, (4, 8, 8)).astype(np.int16 if kind == "seg" else np.float32)
+        array = (
+            generator(name, kind)
+            .integers(0, 5 if kind in ("seg", "truth") else 900, (4, 8, 8))
+            .astype(np.int16 if kind == "seg" else np.float32)
+        )
         image = sitk.GetImageFromArray(array)
         if change and kind == change[0]:
             image = change[1](image)
@@ -397,20 +682,47 @@ def with_nan(image):
 def test_brats(tmp_path):
     brats_patient(tmp_path / "in", "BraTS2021_00000")
     brats_patient(tmp_path / "in", "BraTS2021_00001", kinds=("t1", "flair"))
-    brats_patient(tmp_path / "in", "BRATS_HG0015", kinds=("T1", "T1C", "T2", "FLAIR", "truth"), ending="mha")
+    brats_patient(
+        tmp_path / "in",
+        "BRATS_HG0015",
+        kinds=("T1", "T1C", "T2", "FLAIR", "truth"),
+        ending="mha",
+    )
     (tmp_path / "in" / "train_labels.csv").write_text("BraTS21ID,MGMT_value\n00000,1\n")
-    (tmp_path / "in" / "name_mapping.csv").write_text("Grade,BraTS_2020_subject_ID,TCGA_TCIA_subject_ID\nHGG,BraTS2021_00001,TCGA-CS-0001\nHGG,BRATS_HG0015,NA\n")
+    (tmp_path / "in" / "name_mapping.csv").write_text(
+        "Grade,BraTS_2020_subject_ID,TCGA_TCIA_subject_ID\nHGG,BraTS2021_00001,TCGA-CS-0001\nHGG,BRATS_HG0015,NA\n"
+    )
     write_clinical(tmp_path / "in", [table_row("TCGA-CS-0001")])
     cohort = curate("brats", tmp_path / "in", tmp_path / "out", jobs=1)
     assert cohort.ids == ["sub-BRATSHG0015", "sub-BraTS202100000", "sub-BraTS202100001"]
-    assert cohort.sequences("sub-BRATSHG0015") == ["T1w", "ce-gadolinium_T1w", "T2w", "FLAIR"] and cohort.voxel_size_known
-    assert cohort.labels("mgmt")["sub-BraTS202100000"] == "methylated" and cohort.labels("idh")["sub-BraTS202100001"] == "mutant"
+    assert (
+        cohort.sequences("sub-BRATSHG0015")
+        == ["T1w", "ce-gadolinium_T1w", "T2w", "FLAIR"]
+        and cohort.voxel_size_known
+    )
+    assert (
+        cohort.labels("mgmt")["sub-BraTS202100000"] == "methylated"
+        and cohort.labels("idh")["sub-BraTS202100001"] == "mutant"
+    )
     parts = sitk.GetArrayFromImage(cohort_image(cohort, "sub-BraTS202100000", "dseg"))
-    whole = sitk.GetArrayFromImage(cohort.mask("sub-BraTS202100000", like=cohort.image("sub-BraTS202100000", "FLAIR")))
+    whole = sitk.GetArrayFromImage(
+        cohort.mask(
+            "sub-BraTS202100000", like=cohort.image("sub-BraTS202100000", "FLAIR")
+        )
+    )
     assert flow_table(cohort)["rule"].tolist() == ["T1w and FLAIR present"]
-    assert set(np.unique(parts)) == {0, 1, 2, 3, 4} and ((parts > 0) == (whole > 0)).all()
-    assert "no tumour mask" in cohort.problems.set_index("participant_id").loc["sub-BraTS202100001", "problem"]
-    slices = fake_patient(tmp_path / "slices" / "kaggle_3m", "TCGA-CS-0001").parent.parent
+    assert (
+        set(np.unique(parts)) == {0, 1, 2, 3, 4} and ((parts > 0) == (whole > 0)).all()
+    )
+    assert (
+        "no tumour mask"
+        in cohort.problems.set_index("participant_id").loc[
+            "sub-BraTS202100001", "problem"
+        ]
+    )
+    slices = fake_patient(
+        tmp_path / "slices" / "kaggle_3m", "TCGA-CS-0001"
+    ).parent.parent
     write_clinical(slices, [table_row("TCGA-CS-0001")])
     with pytest.raises(LeakError, match="TCGA-CS-0001"):
         split_external(curate(NAME, slices, tmp_path / "out", jobs=1), cohort)
@@ -420,18 +732,23 @@ def cohort_image(cohort, one, suffix):
     return cohort.image(one, suffix, cohort.mask_method)
 
 
-@pytest.mark.parametrize("kind,change,said", [
-    ("t2", with_nan, "_t2.nii.gz holds NaN"),
-    ("t2", lambda image: image[:-1], "voxels, the image"),
-    ("seg", lambda image: image[:-1], "voxels, the image"),
-    ("seg", lambda image: image + 4, "labels above 4"),
-    ("flair", lambda image: sitk.JoinSeries([image, image]), "4D"),
-])
+@pytest.mark.parametrize(
+    "kind,change,said",
+    [
+        ("t2", with_nan, "_t2.nii.gz holds NaN"),
+        ("t2", lambda image: image[:-1], "voxels, the image"),
+        ("seg", lambda image: image[:-1], "voxels, the image"),
+        ("seg", lambda image: image + 4, "labels above 4"),
+        ("flair", lambda image: sitk.JoinSeries([image, image]), "4D"),
+    ],
+)
 def test_a_broken_brats_patient(tmp_path, kind, change, said):
     brats_patient(tmp_path / "in", "BraTS2021_00000", change=(kind, change))
     brats_patient(tmp_path / "in", "BraTS2021_00001")
     cohort = curate("brats", tmp_path / "in", tmp_path / "out", jobs=1)
-    assert cohort.ids == ["sub-BraTS202100001"] and said in cohort.problems["problem"][0]
+    assert (
+        cohort.ids == ["sub-BraTS202100001"] and said in cohort.problems["problem"][0]
+    )
 
 
 def test_a_truncated_nifti(tmp_path):
@@ -440,32 +757,57 @@ def test_a_truncated_nifti(tmp_path):
     path = tmp_path / "in" / "BraTS2021_00000" / "BraTS2021_00000_t1.nii.gz"
     path.write_bytes(path.read_bytes()[:400])
     cohort = curate("brats", tmp_path / "in", tmp_path / "out", jobs=1)
-    assert cohort.ids == ["sub-BraTS202100001"] and "_t1.nii.gz" in cohort.problems["problem"][0]
+    assert (
+        cohort.ids == ["sub-BraTS202100001"]
+        and "_t1.nii.gz" in cohort.problems["problem"][0]
+    )
 
 
 def test_pictures_with_and_without_a_tumour(tmp_path):
     for word, number in (("yes", 6), ("no", 6)):
         (tmp_path / "in" / word).mkdir(parents=True)
         for one in range(number):
-            grey = generator(word, one).integers(0, 255, (10 + one, 14)).astype(np.uint8)
-            Image.fromarray(grey).save(tmp_path / "in" / word / f"{word[0].upper()}{one}.png")
+            grey = (
+                generator(word, one).integers(0, 255, (10 + one, 14)).astype(np.uint8)
+            )
+            Image.fromarray(grey).save(
+                tmp_path / "in" / word / f"{word[0].upper()}{one}.png"
+            )
     yes = tmp_path / "in" / "yes"
-    Image.open(yes / "Y0.png").convert("RGB").save(yes / "Y0.bmp")                   # the same pixels, another format
+    # the same pixels, another format
+    Image.open(yes / "Y0.png").convert("RGB").save(yes / "Y0.bmp")
     Image.open(yes / "Y1.png").save(yes / "copy (1).tif")
-    Image.fromarray(np.zeros((9, 9, 4), np.uint8) + np.arange(9, dtype=np.uint8)[:, None, None]).save(yes / "alpha.png")
+    Image.fromarray(
+        np.zeros((9, 9, 4), np.uint8) + np.arange(9, dtype=np.uint8)[:, None, None]
+    ).save(yes / "alpha.png")
     (yes / "broken.jpg").write_text("no picture")
     cohort = curate("brain-mri-yes-no", tmp_path / "in", tmp_path / "out", jobs=1)
-    assert len(cohort) == 15 and cohort.classes("tumor") == ("absent", "present") and cohort.mask_method is None
+    assert (
+        len(cohort) == 15
+        and cohort.classes("tumor") == ("absent", "present")
+        and cohort.mask_method is None
+    )
     who = cohort.identities()
-    assert who["sub-yesY0"] == who["sub-yesY0png"] and who["sub-yesY1"] == who["sub-yescopy1"] and who.nunique() == 13
+    assert (
+        who["sub-yesY0"] == who["sub-yesY0png"]
+        and who["sub-yesY1"] == who["sub-yescopy1"]
+        and who.nunique() == 13
+    )
     for split in patient_splits(cohort, "tumor", 3):
         check_no_leak(split.train, split.test, cohort)
     assert cohort.problems["participant_id"].tolist() == ["sub-yesbroken"]
     assert cohort.image("sub-noN2", "slice").GetSize() == (14, 12, 1)
-    assert show_patients(cohort, cohort.ids[:2]).axes and summary(cohort).set_index("what").loc["persons (or different pictures)", "value"] == 13
+    assert (
+        show_patients(cohort, cohort.ids[:2]).axes
+        and summary(cohort)
+        .set_index("what")
+        .loc["persons (or different pictures)", "value"]
+        == 13
+    )
 
 
 # --- downloads: a server on this machine, no network ---
+
 
 @pytest.fixture
 def server():
@@ -475,7 +817,11 @@ def server():
         asked, most, ranges = [], 10**9, True
 
         def do_GET(self):
-            start = int((self.headers.get("Range") or "bytes=0-")[6:-1]) if self.ranges else 0
+            start = (
+                int((self.headers.get("Range") or "bytes=0-")[6:-1])
+                if self.ranges
+                else 0
+            )
             Handler.asked.append(start)
             if start >= len(content):
                 self.send_error(416)
@@ -483,7 +829,7 @@ def server():
             self.send_response(206 if start else 200)
             self.send_header("Content-Length", str(len(content) - start))
             self.end_headers()
-            self.wfile.write(content[start:start + self.most])
+            self.wfile.write(content[start : start + self.most])
 
         def log_message(self, *_):
             pass
@@ -509,7 +855,9 @@ def test_a_download_resumes(server, tmp_path, pooch):
             fetch_file(url, tmp_path / "file.bin", hashlib.sha256(content).hexdigest())
         assert not (tmp_path / "file.bin").exists()
     fetch_file(url, tmp_path / "file.bin", hashlib.sha256(content).hexdigest())
-    assert (tmp_path / "file.bin").read_bytes() == content and handler.asked[0] == 0 < handler.asked[1] < handler.asked[2]
+    assert (tmp_path / "file.bin").read_bytes() == content and handler.asked[
+        0
+    ] == 0 < handler.asked[1] < handler.asked[2]
     asked = len(handler.asked)
     fetch_file(url, tmp_path / "file.bin", hashlib.sha256(content).hexdigest())
     assert len(handler.asked) == asked  # whole already: not asked again
@@ -519,7 +867,12 @@ def test_a_server_that_cannot_resume_starts_again(server, tmp_path, pooch):
     url, content, handler = server
     handler.ranges = False
     (tmp_path / "file.bin.part").write_bytes(b"x" * 500)
-    assert fetch_file(url, tmp_path / "file.bin", hashlib.sha256(content).hexdigest()).read_bytes() == content
+    assert (
+        fetch_file(
+            url, tmp_path / "file.bin", hashlib.sha256(content).hexdigest()
+        ).read_bytes()
+        == content
+    )
 
 
 def test_a_wrong_checksum_is_refused(server, tmp_path, pooch):
@@ -527,14 +880,19 @@ def test_a_wrong_checksum_is_refused(server, tmp_path, pooch):
     with pytest.raises(ReproError, match="another SHA-256"):
         fetch_file(url, tmp_path / "file.bin", "0" * 64)
     assert list(tmp_path.iterdir()) == []
-    (tmp_path / "file.bin.part").write_bytes(content + b"more")  # as long as it is, it is not the file
+    # as long as it is, it is not the file
+    (tmp_path / "file.bin.part").write_bytes(content + b"more")
     with pytest.raises(ReproError, match="another SHA-256"):
         fetch_file(url, tmp_path / "file.bin", hashlib.sha256(content).hexdigest())
-    assert fetch_file(url, tmp_path / "file.bin", hashlib.sha256(content).hexdigest()).exists()
+    assert fetch_file(
+        url, tmp_path / "file.bin", hashlib.sha256(content).hexdigest()
+    ).exists()
 
 
 def test_a_closed_network_says_what_to_do(tmp_path, pooch):
-    with pytest.raises(ReproError, match="http://127.0.0.1:9/file.bin could not be downloaded.*by hand"):
+    with pytest.raises(
+        ReproError, match="http://127.0.0.1:9/file.bin could not be downloaded.*by hand"
+    ):
         fetch_file("http://127.0.0.1:9/file.bin", tmp_path / "file.bin", None)
 
 
@@ -552,18 +910,29 @@ def test_without_the_extra(tmp_path, monkeypatch):
 def test_what_no_program_may_download(tmp_path, name):
     with pytest.raises(ReproError) as caught:
         fetch(name, tmp_path)
-    assert manifest_of(name).source["by_hand"] in str(caught.value) and manifest_of(name).source["url"] in str(caught.value)
+    assert manifest_of(name).source["by_hand"] in str(caught.value) and manifest_of(
+        name
+    ).source["url"] in str(caught.value)
 
 
 def test_fetch_goes_through_kagglehub(tmp_path, monkeypatch, server, capsys):
     url, content, _ = server
     asked = []
     module = type(sys)("kagglehub")
-    module.dataset_download = lambda handle, output_dir: asked.append((handle, output_dir))
+    module.dataset_download = lambda handle, output_dir: asked.append(
+        (handle, output_dir)
+    )
     monkeypatch.setitem(sys.modules, "kagglehub", module)
-    monkeypatch.setattr(curation, "fetch_file", lambda address, path, sha256: asked.append((address, path.name, sha256)))
+    monkeypatch.setattr(
+        curation,
+        "fetch_file",
+        lambda address, path, sha256: asked.append((address, path.name, sha256)),
+    )
     assert fetch(NAME, tmp_path) == tmp_path / NAME
-    assert [one[1] for one in asked] == ["tcga_2021_who_labels.csv", str(tmp_path / NAME / "archive")]
+    assert [one[1] for one in asked] == [
+        "tcga_2021_who_labels.csv",
+        str(tmp_path / NAME / "archive"),
+    ]
     assert "cbioportal.org" in capsys.readouterr().out
 
     def closed(handle, output_dir):
@@ -576,14 +945,23 @@ def test_fetch_goes_through_kagglehub(tmp_path, monkeypatch, server, capsys):
 
 # --- real data ---
 
+
 @pytest.fixture(scope="module")
 def real(tmp_path_factory):
     data = real_data()
     if data is None or not (data / "kaggle_3m").is_dir():
-        pytest.skip("no real slices: set GLIOMA_DATA to a folder with kaggle_3m and the clinical table")
+        pytest.skip(
+            "no real slices: set GLIOMA_DATA to a folder with kaggle_3m and the "
+            "clinical table"
+        )
     source = tmp_path_factory.mktemp("real")
     (source / "kaggle_3m").mkdir()
-    for name in ("TCGA_CS_4942_19970222", "TCGA_DU_7013_19860523", "TCGA_DU_7301_19911112", "TCGA_EZ_7264_20010816"):
+    for name in (
+        "TCGA_CS_4942_19970222",
+        "TCGA_DU_7013_19860523",
+        "TCGA_DU_7301_19911112",
+        "TCGA_EZ_7264_20010816",
+    ):
         (source / "kaggle_3m" / name).symlink_to(data / "kaggle_3m" / name)
     for name in ("lgggbm_tcga_pub_clinical_data.tsv", "tcga_2021_who_labels.csv"):
         (source / name).symlink_to(data / "clinical" / name)
@@ -592,45 +970,89 @@ def real(tmp_path_factory):
 
 def test_real_slices(real):
     source, cohort = real
-    assert cohort.ids == ["sub-TCGACS4942", "sub-TCGADU7013", "sub-TCGADU7301", "sub-TCGAEZ7264"] and len(cohort.problems) == 0
-    assert cohort.sequences("sub-TCGADU7013") == ["FLAIR"] and cohort.sequences("sub-TCGADU7301") == ["T1w", "FLAIR"]
+    assert (
+        cohort.ids
+        == ["sub-TCGACS4942", "sub-TCGADU7013", "sub-TCGADU7301", "sub-TCGAEZ7264"]
+        and len(cohort.problems) == 0
+    )
+    assert cohort.sequences("sub-TCGADU7013") == ["FLAIR"] and cohort.sequences(
+        "sub-TCGADU7301"
+    ) == ["T1w", "FLAIR"]
     assert cohort.participants["site"].tolist() == ["CS", "DU", "DU", "EZ"]
     sizes = {one: cohort.image(one, "FLAIR").GetSize() for one in cohort.ids}
-    assert sizes == {"sub-TCGACS4942": (256, 256, 20), "sub-TCGADU7013": (256, 256, 49), "sub-TCGADU7301": (256, 256, 35), "sub-TCGAEZ7264": (256, 256, 24)}
+    assert sizes == {
+        "sub-TCGACS4942": (256, 256, 20),
+        "sub-TCGADU7013": (256, 256, 49),
+        "sub-TCGADU7301": (256, 256, 35),
+        "sub-TCGAEZ7264": (256, 256, 24),
+    }
     for one, voxels in [("sub-TCGACS4942", 7112), ("sub-TCGADU7013", 12623)]:
-        assert sitk.GetArrayViewFromImage(cohort.mask(one, like=cohort.image(one, "FLAIR"))).sum() == voxels
+        assert (
+            sitk.GetArrayViewFromImage(
+                cohort.mask(one, like=cohort.image(one, "FLAIR"))
+            ).sum()
+            == voxels
+        )
 
 
 def test_real_labels_are_those_of_the_table(real):
     source, cohort = real
-    table = pd.read_csv(source / "lgggbm_tcga_pub_clinical_data.tsv", sep="\t", keep_default_na=False, dtype=str).set_index("Patient ID")
+    table = pd.read_csv(
+        source / "lgggbm_tcga_pub_clinical_data.tsv",
+        sep="\t",
+        keep_default_na=False,
+        dtype=str,
+    ).set_index("Patient ID")
     for row in cohort.participants.itertuples():
         theirs = table.loc[row.tcga_barcode]
-        assert {"Mutant": "mutant", "WT": "wildtype"}.get(theirs["IDH status"]) == (None if row.idh is pd.NA else row.idh)
-        assert int(theirs["Neoplasm Histologic Grade"][1]) == row.who_grade and float(theirs["Diagnosis Age"]) == row.age
-        assert abs(float(theirs["Overall Survival (Months)"]) * 30.4375 - row.survival_days) <= 0.5
+        assert {"Mutant": "mutant", "WT": "wildtype"}.get(theirs["IDH status"]) == (
+            None if row.idh is pd.NA else row.idh
+        )
+        assert (
+            int(theirs["Neoplasm Histologic Grade"][1]) == row.who_grade
+            and float(theirs["Diagnosis Age"]) == row.age
+        )
+        assert (
+            abs(
+                float(theirs["Overall Survival (Months)"]) * 30.4375 - row.survival_days
+            )
+            <= 0.5
+        )
     used = cohort.provenance["tables"]
-    assert all(one["as_in_manifest"] and not one["disagreements"] for one in used.values()) and len(used) == 2
+    assert (
+        all(one["as_in_manifest"] and not one["disagreements"] for one in used.values())
+        and len(used) == 2
+    )
 
 
 def test_the_front_of_the_head_is_at_the_top_and_the_neck_comes_first(real):
     _, cohort = real
-    volume = sitk.GetArrayFromImage(cohort.image("sub-TCGAEZ7264", "FLAIR")).astype(float)
+    volume = sitk.GetArrayFromImage(cohort.image("sub-TCGAEZ7264", "FLAIR")).astype(
+        float
+    )
     head = volume > 15
-    assert head[2].sum() > 0 and head[-1].sum() < head[len(head) // 2].sum()  # the crown is smaller than the middle
-    low = head[: len(head) // 3].any(0)                                         # the skull base is wider behind the face
+    # the crown is smaller than the middle
+    assert head[2].sum() > 0 and head[-1].sum() < head[len(head) // 2].sum()
+    low = head[: len(head) // 3].any(0)  # the skull base is wider behind the face
     rows = np.flatnonzero(low.any(1))
     width = low.sum(1)[rows]
-    assert width[: len(width) // 6].mean() < width[-len(width) // 3:].mean()
+    assert width[: len(width) // 6].mean() < width[-len(width) // 3 :].mean()
 
 
 def test_real_pictures(tmp_path):
     data = real_data()
     if data is None or not (data / "brain_mri_yes_no").is_dir():
-        pytest.skip("no real pictures: set GLIOMA_DATA to a folder with brain_mri_yes_no")
+        pytest.skip(
+            "no real pictures: set GLIOMA_DATA to a folder with brain_mri_yes_no"
+        )
     cases, problems, _ = curation.find_yes_no([data / "brain_mri_yes_no"])
     table = pd.DataFrame([one.row for one in cases])
-    assert len(cases) == 253 and not problems and table["tumor"].value_counts().to_dict() == dict(present=155, absent=98)
+    assert (
+        len(cases) == 253
+        and not problems
+        and table["tumor"].value_counts().to_dict() == dict(present=155, absent=98)
+    )
     copies = table["identity"].value_counts()
-    assert (copies * (copies - 1) // 2).sum() >= 29 and len(table) - len(copies) >= 25  # byte-identical ones: 29 pairs, 25 redundant
+    # byte-identical ones: 29 pairs, 25 redundant
+    assert (copies * (copies - 1) // 2).sum() >= 29 and len(table) - len(copies) >= 25
     assert (table.groupby("identity")["tumor"].nunique() == 1).all()

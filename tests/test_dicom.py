@@ -1,4 +1,6 @@
-"""DICOM import: series told apart, half series and mixed folders noted, nothing that names a person kept."""
+"""DICOM import: series told apart, half series and mixed folders noted, nothing that
+names a person kept.
+"""
 
 import json
 
@@ -7,9 +9,17 @@ import pandas as pd
 import pytest
 import SimpleITK as sitk
 
-from glioma_repro.core import ReproError
-from glioma_repro.curation import curate
-from glioma_repro.dicom import choose_series, chosen_series, convert_series, import_dicom, read_headers, series_table, write_dicom
+from glioma_repro.patients.core import ReproError
+from glioma_repro.patients.curation import curate
+from glioma_repro.patients.dicom import (
+    choose_series,
+    chosen_series,
+    convert_series,
+    import_dicom,
+    read_headers,
+    series_table,
+    write_dicom,
+)
 
 T1 = {"0008|103e": "AX T1", "0018|0080": "500", "0018|0081": "10"}
 T2 = {"0008|103e": "AX T2", "0018|0080": "4000", "0018|0081": "100"}
@@ -27,11 +37,19 @@ def ball():
 def test_compressed_and_plain_files_give_the_same_volume(ball, tmp_path):
     made = []
     for compressed in (False, True):
-        folder = write_dicom(ball, tmp_path / str(compressed), 1, T1, compressed=compressed)
+        folder = write_dicom(
+            ball, tmp_path / str(compressed), 1, T1, compressed=compressed
+        )
         made.append(convert_series(read_headers(folder)["path"].tolist(), "sub-1")[0])
     assert (sitk.GetArrayFromImage(made[0]) == sitk.GetArrayFromImage(made[1])).all()
     for point in ((2.0, 2.0, 5.0), (30.0, 40.0, 40.0)):
-        assert abs(made[0][made[0].TransformPhysicalPointToIndex(point)] - ball[ball.TransformPhysicalPointToIndex(point)]) < 1.5
+        assert (
+            abs(
+                made[0][made[0].TransformPhysicalPointToIndex(point)]
+                - ball[ball.TransformPhysicalPointToIndex(point)]
+            )
+            < 1.5
+        )
 
 
 def test_half_a_series_is_passed_over_and_said(ball, tmp_path):
@@ -48,7 +66,11 @@ def test_two_series_with_one_number_stay_two(ball, tmp_path):
     write_dicom(ball, tmp_path / "a", 1, T1)
     write_dicom(ball, tmp_path / "b", 1, T2 | {"0020|000e": "1.2.3.4.5"})
     table = series_table(read_headers(tmp_path))
-    assert len(table) == 2 and set(table["sequence"]) == {"T1w", "T2w"} and (table["problem"] == "").all()
+    assert (
+        len(table) == 2
+        and set(table["sequence"]) == {"T1w", "T2w"}
+        and (table["problem"] == "").all()
+    )
 
 
 def test_two_patients_in_one_folder_are_told_apart(ball, tmp_path):
@@ -60,23 +82,59 @@ def test_two_patients_in_one_folder_are_told_apart(ball, tmp_path):
 
 
 def test_the_finest_axial_3d_series_is_chosen():
-    row = dict(patient="1", study="1", description="", sequence="T1w", why="", files=20, thickness=5.0, axial=True, problem="", is_3d=False, in_plane=0.9, echo_time=10.0)
-    table = pd.DataFrame([row | dict(series=name, number=name) | change for name, change in
-                          {"1": {}, "2": dict(in_plane=0.5), "3": dict(is_3d=True), "4": dict(is_3d=True, in_plane=0.4, axial=False)}.items()])
-    assert choose_series(table).set_index("number")["chosen"].tolist() == [False, False, True, False]
+    row = dict(
+        patient="1",
+        study="1",
+        description="",
+        sequence="T1w",
+        why="",
+        files=20,
+        thickness=5.0,
+        axial=True,
+        problem="",
+        is_3d=False,
+        in_plane=0.9,
+        echo_time=10.0,
+    )
+    table = pd.DataFrame(
+        [
+            row | dict(series=name, number=name) | change
+            for name, change in {
+                "1": {},
+                "2": dict(in_plane=0.5),
+                "3": dict(is_3d=True),
+                "4": dict(is_3d=True, in_plane=0.4, axial=False),
+            }.items()
+        ]
+    )
+    assert choose_series(table).set_index("number")["chosen"].tolist() == [
+        False,
+        False,
+        True,
+        False,
+    ]
     flat = choose_series(table[~table["is_3d"]].reset_index(drop=True))
     assert flat.set_index("number")["chosen"].tolist() == [False, True]
 
 
-def test_the_next_best_series_takes_the_place_of_one_that_cannot_be_converted(ball, tmp_path):
-    for part, image in {"a": ball[:, :, :5], "b": ball[:, :12, 5:]}.items():  # slices of two sizes: no volume
+def test_the_next_best_series_takes_the_place_of_one_that_cannot_be_converted(
+    ball, tmp_path
+):
+    # slices of two sizes: no volume
+    for part, image in {"a": ball[:, :, :5], "b": ball[:, :12, 5:]}.items():
         write_dicom(image, tmp_path / part, 1, T1 | {"0018|0023": "3D"})
     write_dicom(ball, tmp_path / "c", 2, T1)
     cohort = import_dicom(tmp_path, tmp_path / "bids", jobs=1)
     table = chosen_series(cohort).set_index("number")
     assert table["chosen"].to_dict() == {1: False, 2: True}
-    assert "dcm2niix made 2 volumes" in table.loc[1, "choice"] and cohort.problems["problem"].str.startswith("series 1: passed over").any()
-    assert sitk.GetArrayFromImage(cohort.image(cohort.ids[0], "T1w")).max() == sitk.GetArrayFromImage(ball).max()
+    assert (
+        "dcm2niix made 2 volumes" in table.loc[1, "choice"]
+        and cohort.problems["problem"].str.startswith("series 1: passed over").any()
+    )
+    assert (
+        sitk.GetArrayFromImage(cohort.image(cohort.ids[0], "T1w")).max()
+        == sitk.GetArrayFromImage(ball).max()
+    )
 
 
 def test_files_that_are_cut_off_are_said(ball, tmp_path):
@@ -86,14 +144,28 @@ def test_files_that_are_cut_off_are_said(ball, tmp_path):
         path.write_bytes(path.read_bytes()[:-500])
     cohort = import_dicom(tmp_path, tmp_path / "bids", jobs=1)
     assert cohort.sequences(cohort.ids[0]) == ["T1w"]
-    assert cohort.problems.values.tolist() == [["e", "10 DICOM files of this folder cannot be read; are they cut off? download them again"]]
+    assert cohort.problems.values.tolist() == [
+        [
+            "e",
+            "10 DICOM files of this folder cannot be read; are they cut off? "
+            "download them again",
+        ]
+    ]
 
 
 def test_of_two_echoes_in_one_series_the_second_is_the_t2w(ball, tmp_path):
     for echo, (te, scale) in {1: (20, 1), 2: (90, 2)}.items():
-        write_dicom(ball * scale, tmp_path / "d" / str(echo), 7, T2 | {"0018|0081": str(te), "0018|0086": str(echo), "0008|103e": "PD/T2"})
+        write_dicom(
+            ball * scale,
+            tmp_path / "d" / str(echo),
+            7,
+            T2 | {"0018|0081": str(te), "0018|0086": str(echo), "0008|103e": "PD/T2"},
+        )
     cohort = import_dicom(tmp_path / "d", tmp_path / "bids", jobs=1)
-    assert sitk.GetArrayFromImage(cohort.image(cohort.ids[0], "T2w")).max() == 2 * sitk.GetArrayFromImage(ball).max()
+    assert (
+        sitk.GetArrayFromImage(cohort.image(cohort.ids[0], "T2w")).max()
+        == 2 * sitk.GetArrayFromImage(ball).max()
+    )
     assert chosen_series(cohort)["chosen"].tolist() == [False, True]
 
 
@@ -104,21 +176,33 @@ def test_only_a_changed_patient_is_imported_again(ball, tmp_path):
     before = {one: first.path(one, "T1w").stat().st_mtime_ns for one in first.ids}
     write_dicom(ball * 2, tmp_path / "d" / "TWO", 1, T1, patient="TWO^B")
     second = import_dicom(tmp_path / "d", tmp_path / "bids", jobs=1)
-    assert [second.path(one, "T1w").stat().st_mtime_ns == before[one] for one in second.ids] == [True, False]
-    assert sitk.GetArrayFromImage(second.image("sub-TWOB", "T1w")).max() > 1.9 * sitk.GetArrayFromImage(second.image("sub-ONEA", "T1w")).max()
+    assert [
+        second.path(one, "T1w").stat().st_mtime_ns == before[one] for one in second.ids
+    ] == [True, False]
+    assert (
+        sitk.GetArrayFromImage(second.image("sub-TWOB", "T1w")).max()
+        > 1.9 * sitk.GetArrayFromImage(second.image("sub-ONEA", "T1w")).max()
+    )
 
 
 def test_nothing_that_names_a_person_is_kept(ball, tmp_path):
     write_dicom(ball, tmp_path / "d", 1, T1, patient="SECRET^NAME")
     cohort = import_dicom(tmp_path / "d", tmp_path / "bids", jobs=1)
-    sidecar = json.loads(cohort.path(cohort.ids[0], "T1w", ending=".json").read_text(encoding="utf-8"))
+    sidecar = json.loads(
+        cohort.path(cohort.ids[0], "T1w", ending=".json").read_text(encoding="utf-8")
+    )
     text = json.dumps(sidecar)
-    assert not any(word in text for word in ("SECRET", "hospital", "SCANNER7", "12345", "1960", "2020"))
+    assert not any(
+        word in text
+        for word in ("SECRET", "hospital", "SCANNER7", "12345", "1960", "2020")
+    )
     header = sitk.ImageFileReader()
     header.SetFileName(str(cohort.path(cohort.ids[0], "T1w")))
     header.ReadImageInformation()
     values = " ".join(header.GetMetaData(key) for key in header.GetMetaDataKeys())
-    assert not any(word in values for word in ("SECRET", "hospital", "SCANNER7", "1960", "2020"))
+    assert not any(
+        word in values for word in ("SECRET", "hospital", "SCANNER7", "1960", "2020")
+    )
 
 
 def test_a_folder_without_dicom_is_an_error(tmp_path):

@@ -1,4 +1,6 @@
-"""Recipes: same bytes on one or two workers, resumed after a kill, bad patients left out and named."""
+"""Recipes: same bytes on one or two workers, resumed after a kill, bad patients left
+out and named.
+"""
 
 import json
 import os
@@ -9,15 +11,29 @@ import sys
 import pytest
 import SimpleITK as sitk
 
-from glioma_repro.core import Cohort, ReproError, read_cohort, read_volume, sha256_of
-from glioma_repro.phantom import make_phantom
-from glioma_repro.preprocess import load_recipe, preprocess, recipes, sidecar_of
+from glioma_repro.patients.core import (
+    Cohort,
+    ReproError,
+    read_cohort,
+    read_volume,
+    sha256_of,
+)
+from glioma_repro.patients.phantom import make_phantom
+from glioma_repro.images.preprocess import load_recipe, preprocess, recipes, sidecar_of
 
 
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory):
     """Two patients as scanned; copied by each test that writes."""
-    return make_phantom(tmp_path_factory.mktemp("raw") / "p", patients=2, sites=1, voxel_size=5, slice_thickness=5, misaligned=True, jobs=1)
+    return make_phantom(
+        tmp_path_factory.mktemp("raw") / "p",
+        patients=2,
+        sites=1,
+        voxel_size=5,
+        slice_thickness=5,
+        misaligned=True,
+        jobs=1,
+    )
 
 
 @pytest.fixture
@@ -40,7 +56,11 @@ def whole(raw, tmp_path_factory):
 def outputs(cohort, recipe):
     """SHA-256 of every image, mask and transform of a recipe."""
     folder = cohort.folder / "derivatives" / recipe
-    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in sorted(folder.rglob("*")) if path.name.endswith((".nii.gz", ".tfm"))}
+    return {
+        path.relative_to(folder).as_posix(): sha256_of(path)
+        for path in sorted(folder.rglob("*"))
+        if path.name.endswith((".nii.gz", ".tfm"))
+    }
 
 
 def test_every_recipe_reads():
@@ -63,29 +83,46 @@ def test_two_workers_and_a_cluster_give_the_same_bytes_as_one(cohort, monkeypatc
     preprocess(cohort, "akkus2017", jobs=2)
     assert outputs(cohort, "akkus2017") == one
     shutil.rmtree(cohort.folder / "derivatives" / "akkus2017")
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=None
+    ) as cluster:
         monkeypatch.chdir(cohort.folder.parent)  # the workers stay where they started
-        preprocess(read_cohort(cohort.folder.name), "akkus2017", scheduler=cluster.scheduler_address)
+        preprocess(
+            read_cohort(cohort.folder.name),
+            "akkus2017",
+            scheduler=cluster.scheduler_address,
+        )
     assert outputs(cohort, "akkus2017") == one
-    assert preprocess(cohort, "akkus2017", jobs=1).summary["files_made"].tolist() == [0, 0]
+    assert preprocess(cohort, "akkus2017", jobs=1).summary["files_made"].tolist() == [
+        0,
+        0,
+    ]
 
 
 def test_a_killed_run_goes_on_and_ends_the_same(cohort):
     one = cohort.subset(cohort.ids[:1])
-    code = ("import sys; from glioma_repro import preprocess as p; from glioma_repro.core import read_cohort\n"
-            "import os, glioma_repro.preprocess as m\n"
-            "write = m._write_image\n"
-            "def die(image, path):\n"
-            "    if 'T2w' in path.name: os._exit(9)\n"
-            "    write(image, path)\n"
-            "m._write_image = die\n"
-            "c = read_cohort(sys.argv[1]); m.preprocess_patient(sys.argv[2], c, m.load_recipe('akkus2017'), 0)")
-    done = subprocess.run([sys.executable, "-c", code, str(cohort.folder), one.ids[0]], env=os.environ | {"OMP_NUM_THREADS": "1"})
+    code = (
+        "import sys; from glioma_repro.images import preprocess as p; from "
+        "glioma_repro.patients.core import read_cohort\n"
+        "import os, glioma_repro.images.preprocess as m\n"
+        "write = m._write_image\n"
+        "def die(image, path):\n"
+        "    if 'T2w' in path.name: os._exit(9)\n"
+        "    write(image, path)\n"
+        "m._write_image = die\n"
+        "c = read_cohort(sys.argv[1]); m.preprocess_patient(sys.argv[2], c, "
+        "m.load_recipe('akkus2017'), 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(cohort.folder), one.ids[0]],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
     assert done.returncode == 9
     assert not one.path(one.ids[0], "T2w", "akkus2017").exists()
     result = preprocess(one, "akkus2017", jobs=1)
     row = result.summary.iloc[0]
-    assert row["files_kept"] >= 2 and row["files_made"] >= 1  # the transform and the masks were kept
+    # the transform and the masks were kept
+    assert row["files_kept"] >= 2 and row["files_made"] >= 1
     assert read_volume(one.path(one.ids[0], "T2w", "akkus2017"))
 
 
@@ -95,7 +132,10 @@ def test_bad_patients_are_named_and_the_others_go_on(cohort):
     path.write_bytes(path.read_bytes()[:2000])
     result = preprocess(cohort, "akkus2017", jobs=1)
     assert result.cohort.ids == [second]
-    assert result.problems["participant_id"].tolist() == [first] and path.name in result.problems["problem"][0]
+    assert (
+        result.problems["participant_id"].tolist() == [first]
+        and path.name in result.problems["problem"][0]
+    )
 
 
 def test_a_missing_sequence_leaves_the_patient_out(cohort):
@@ -107,24 +147,35 @@ def test_a_missing_sequence_leaves_the_patient_out(cohort):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no file size limit there")
 def test_a_full_disk_leaves_no_half_file(cohort):
-    """A limit on the size of files stands for the full disk: ITK's writer says nothing, the check after it does."""
-    code = ("import resource, signal, sys\n"
-            "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-            "import SimpleITK as sitk, numpy as np\nfrom pathlib import Path\nfrom glioma_repro.preprocess import _write_image\n"
-            "image = sitk.GetImageFromArray(np.random.default_rng(0).normal(size=(60, 60, 60)).astype(np.float32))\n"
-            "resource.setrlimit(resource.RLIMIT_FSIZE, (100000, 100000))\n"
-            "try:\n    _write_image(image, Path(sys.argv[1]))\n"
-            "except OSError as error:\n    sys.exit(7 if error.errno == 28 else 8)\n")
+    """A limit on the size of files stands for the full disk: ITK's writer says nothing,
+    the check after it does.
+    """
+    code = (
+        "import resource, signal, sys\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "import SimpleITK as sitk, numpy as np\nfrom pathlib import Path\nfrom "
+        "glioma_repro.images.preprocess import _write_image\n"
+        "image = "
+        "sitk.GetImageFromArray(np.random.default_rng(0).normal(size=(60, 60, "
+        "60)).astype(np.float32))\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100000, 100000))\n"
+        "try:\n    _write_image(image, Path(sys.argv[1]))\n"
+        "except OSError as error:\n    sys.exit(7 if error.errno == 28 else 8)\n"
+    )
     target = cohort.folder / "full.nii.gz"
-    done = subprocess.run([sys.executable, "-c", code, str(target)], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(target)], capture_output=True, text=True
+    )
     assert done.returncode == 7, done.stderr
     assert not target.exists()
 
 
 def test_a_worker_that_dies_takes_only_its_patient(cohort):
-    from glioma_repro.core import map_patients
+    from glioma_repro.patients.core import map_patients
 
-    done, problems = map_patients(_die_for_the_first, cohort.ids, jobs=2, first=cohort.ids[0])
+    done, problems = map_patients(
+        _die_for_the_first, cohort.ids, jobs=2, first=cohort.ids[0]
+    )
     assert list(done) == cohort.ids[1:] and "worker died" in problems["problem"][0]
 
 
@@ -139,17 +190,24 @@ def test_a_changed_setting_makes_only_what_depends_on_it(whole, tmp_path):
     one = read_cohort(tmp_path / "p").subset(whole.ids)
     before = outputs(one, "akkus2017")
     own = tmp_path / "own.yaml"
-    text = next(path for name, path in recipes().items() if name == "akkus2017").read_text(encoding="utf-8")
+    text = next(
+        path for name, path in recipes().items() if name == "akkus2017"
+    ).read_text(encoding="utf-8")
     own.write_text(text.replace("region: brain}", "region: brain, limits: [-3, 3]}"))
     row = preprocess(one, str(own), jobs=1).summary.iloc[0]
-    assert (row["files_made"], row["files_kept"]) == (2, 7)  # the two images; transforms, masks and tissue maps stay
+    # the two images; transforms, masks and tissue maps stay
+    assert (row["files_made"], row["files_kept"]) == (2, 7)
     after = outputs(one, "akkus2017")
-    assert {name for name in before if before[name] != after[name]} == {name for name in before if name.endswith(("T1w.nii.gz", "T2w.nii.gz"))}
+    assert {name for name in before if before[name] != after[name]} == {
+        name for name in before if name.endswith(("T1w.nii.gz", "T2w.nii.gz"))
+    }
 
 
 def test_the_sidecar_names_its_sources_by_hash(whole):
     one = whole
-    sidecar = json.loads(sidecar_of(one.path(one.ids[0], "T2w", "akkus2017")).read_text(encoding="utf-8"))
+    sidecar = json.loads(
+        sidecar_of(one.path(one.ids[0], "T2w", "akkus2017")).read_text(encoding="utf-8")
+    )
     assert sidecar["inputs"]["T2w"] == sha256_of(one.path(one.ids[0], "T2w"))
     assert sidecar["sha256"] == sha256_of(one.path(one.ids[0], "T2w", "akkus2017"))
 
@@ -158,19 +216,45 @@ def test_the_atlas_recipe_lands_on_the_atlas(cohort):
     one = cohort.subset(cohort.ids[:1])
     assert isinstance(one, Cohort)
     result = preprocess(one, "vandervoort2022", jobs=1)
-    sizes = {result.cohort.image(one.ids[0], suffix, "vandervoort2022").GetSize() for suffix in ("T1w", "ce-gadolinium_T1w", "T2w", "FLAIR")}
-    assert len(sizes) == 1 and all(100 < n < 200 for n in next(iter(sizes)))  # 1 mm, cropped to the brain
-    masks = [result.cohort.image(one.ids[0], name, "vandervoort2022") for name in ("label-brain_mask", "label-tumor_mask")]
-    assert {mask.GetSize() for mask in masks} == sizes  # masks are cropped with the images
-    assert len({mask.GetOrigin() for mask in masks} | {result.cohort.image(one.ids[0], "T2w", "vandervoort2022").GetOrigin()}) == 1
+    sizes = {
+        result.cohort.image(one.ids[0], suffix, "vandervoort2022").GetSize()
+        for suffix in ("T1w", "ce-gadolinium_T1w", "T2w", "FLAIR")
+    }
+    # 1 mm, cropped to the brain
+    assert len(sizes) == 1 and all(100 < n < 200 for n in next(iter(sizes)))
+    masks = [
+        result.cohort.image(one.ids[0], name, "vandervoort2022")
+        for name in ("label-brain_mask", "label-tumor_mask")
+    ]
+    # masks are cropped with the images
+    assert {mask.GetSize() for mask in masks} == sizes
+    assert (
+        len(
+            {mask.GetOrigin() for mask in masks}
+            | {result.cohort.image(one.ids[0], "T2w", "vandervoort2022").GetOrigin()}
+        )
+        == 1
+    )
 
 
 def test_tissue_maps_lie_on_the_patient(whole):
     one = whole
-    maps = {name: sitk.GetArrayFromImage(one.image(one.ids[0], f"label-{name}_probseg", "akkus2017")) for name in ("GM", "WM", "CSF")}
-    brain = sitk.GetArrayFromImage(one.image(one.ids[0], "label-brain_mask", "akkus2017")) > 0
+    maps = {
+        name: sitk.GetArrayFromImage(
+            one.image(one.ids[0], f"label-{name}_probseg", "akkus2017")
+        )
+        for name in ("GM", "WM", "CSF")
+    }
+    brain = (
+        sitk.GetArrayFromImage(one.image(one.ids[0], "label-brain_mask", "akkus2017"))
+        > 0
+    )
     assert all(0 <= values.min() and values.max() <= 1 for values in maps.values())
     total = sum(maps.values())
     assert total[brain].mean() > 0.9 and total[~brain].mean() < 0.1
     image = sitk.GetArrayFromImage(one.image(one.ids[0], "T2w", "akkus2017"))
-    assert image[brain & (maps["CSF"] > 0.8)].mean() > image[brain & (maps["WM"] > 0.8)].mean() + 0.3  # fluid is bright on T2w
+    # fluid is bright on T2w
+    assert (
+        image[brain & (maps["CSF"] > 0.8)].mean()
+        > image[brain & (maps["WM"] > 0.8)].mean() + 0.3
+    )

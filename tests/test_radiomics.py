@@ -8,22 +8,46 @@ import pandas as pd
 import pytest
 import SimpleITK as sitk
 
-from glioma_repro.core import Cohort, PatientError, ReproError, SchemaError, read_cohort, real_data, write_volume
-from glioma_repro.radiomics import (
-    SETTINGS, _FIRST_ORDER, describe_features, extract_features, feature_groups, feature_samples, features_of, largest_slices, missing_sequences,
-    references, run_pyradiomics,
+from glioma_repro.patients.core import (
+    Cohort,
+    PatientError,
+    ReproError,
+    SchemaError,
+    read_cohort,
+    real_data,
+    write_volume,
+)
+from glioma_repro.features.radiomics import (
+    SETTINGS,
+    _FIRST_ORDER,
+    describe_features,
+    extract_features,
+    feature_groups,
+    feature_samples,
+    features_of,
+    largest_slices,
+    missing_sequences,
+    references,
+    run_pyradiomics,
 )
 
 
 def ball(size=(24, 24, 12), centre=(12, 12, 6), radius=4.5):
     z, y, x = np.indices(size[::-1])
-    return (x - centre[0]) ** 2 + (y - centre[1]) ** 2 + (z - centre[2]) ** 2 <= radius**2
+    return (x - centre[0]) ** 2 + (y - centre[1]) ** 2 + (
+        z - centre[2]
+    ) ** 2 <= radius**2
 
 
 def volume(tumour, seed=0):
     random = np.random.default_rng(seed)
     head = ball(radius=11) | tumour
-    return sitk.GetImageFromArray((np.where(head, 100 + 60 * tumour, 0) + head * random.normal(0, 5, tumour.shape)).astype(np.float32))
+    return sitk.GetImageFromArray(
+        (
+            np.where(head, 100 + 60 * tumour, 0)
+            + head * random.normal(0, 5, tumour.shape)
+        ).astype(np.float32)
+    )
 
 
 def as_mask(array):
@@ -34,8 +58,20 @@ def as_mask(array):
 def cohort(tmp_path):
     "Three patients: two whole, one without FLAIR."
     ids = ["sub-1", "sub-2", "sub-3"]
-    made = Cohort("toy", pd.DataFrame(dict(participant_id=ids, age=[40, 50, None], site=["A", "B", "B"], idh=["mutant", "wildtype", None])),
-                  tmp_path / "toy", mask_method="manual", voxel_size_known=False)
+    made = Cohort(
+        "toy",
+        pd.DataFrame(
+            dict(
+                participant_id=ids,
+                age=[40, 50, None],
+                site=["A", "B", "B"],
+                idh=["mutant", "wildtype", None],
+            )
+        ),
+        tmp_path / "toy",
+        mask_method="manual",
+        voxel_size_known=False,
+    )
     made.write()
     for number, one in enumerate(ids):
         tumour = ball(centre=(9 + 3 * number, 12, 6), radius=3.5 + 0.5 * number)
@@ -48,17 +84,27 @@ def cohort(tmp_path):
 def test_missing_sequence_is_na_and_named(cohort):
     cohort, measured = extract_features(cohort, jobs=1, description="")
     wide = measured.wide()
-    assert wide.loc["sub-3", [name for name in wide if name.startswith("FLAIR")]].isna().all()
+    assert (
+        wide.loc["sub-3", [name for name in wide if name.startswith("FLAIR")]]
+        .isna()
+        .all()
+    )
     assert wide.loc["sub-1"].notna().all() and len(cohort.problems) == 0
     table = missing_sequences(measured).set_index("sequence")
-    assert table.loc["FLAIR", "who"] == "sub-3" and table.loc["T1w", "patients without it"] == 0
+    assert (
+        table.loc["FLAIR", "who"] == "sub-3"
+        and table.loc["T1w", "patients without it"] == 0
+    )
 
 
 def test_second_call_computes_nothing(cohort, monkeypatch):
     _, first = extract_features(cohort, jobs=1, description="")
     path = cohort.path("sub-1", "radiomics", "radiomics", ".json")
     before = path.stat().st_mtime_ns
-    monkeypatch.setattr("glioma_repro.radiomics.features_of", lambda *_, **__: pytest.fail("computed again"))
+    monkeypatch.setattr(
+        "glioma_repro.features.radiomics.features_of",
+        lambda *_, **__: pytest.fail("computed again"),
+    )
     _, again = extract_features(cohort, jobs=1, description="")
     pd.testing.assert_frame_equal(first.table, again.table, check_exact=True)
     assert path.stat().st_mtime_ns == before
@@ -66,18 +112,33 @@ def test_second_call_computes_nothing(cohort, monkeypatch):
 
 def test_changed_image_is_measured_again(cohort):
     _, first = extract_features(cohort, jobs=1, description="")
-    write_volume(sitk.Cast(cohort.image("sub-1", "T1w") * 2, sitk.sitkFloat32), cohort.path("sub-1", "T1w"))
+    write_volume(
+        sitk.Cast(cohort.image("sub-1", "T1w") * 2, sitk.sitkFloat32),
+        cohort.path("sub-1", "T1w"),
+    )
     _, again = extract_features(cohort, jobs=1, description="")
     one, two = first.wide(), again.wide()
-    assert two.loc["sub-1", "T1w_raw_Mean"] == pytest.approx(2 * one.loc["sub-1", "T1w_raw_Mean"])
+    assert two.loc["sub-1", "T1w_raw_Mean"] == pytest.approx(
+        2 * one.loc["sub-1", "T1w_raw_Mean"]
+    )
     assert (one.loc["sub-2"] == two.loc["sub-2"]).all()
 
 
 def test_result_carries_settings_and_versions(cohort):
     extract_features(cohort, jobs=1, description="")
-    known = json.loads(cohort.path("sub-1", "radiomics", "radiomics", ".json").read_text(encoding="utf-8"))
-    assert known["made"]["pyradiomics"].startswith("3.") and known["made"]["settings"] == SETTINGS and set(known["inputs"]) == {"T1w", "FLAIR", "tumour"}
-    assert (cohort.folder / "derivatives" / "radiomics" / "dataset_description.json").exists()
+    known = json.loads(
+        cohort.path("sub-1", "radiomics", "radiomics", ".json").read_text(
+            encoding="utf-8"
+        )
+    )
+    assert (
+        known["made"]["pyradiomics"].startswith("3.")
+        and known["made"]["settings"] == SETTINGS
+        and set(known["inputs"]) == {"T1w", "FLAIR", "tumour"}
+    )
+    assert (
+        cohort.folder / "derivatives" / "radiomics" / "dataset_description.json"
+    ).exists()
     assert references(cohort)["patients"].sum() == 3
 
 
@@ -85,23 +146,73 @@ def test_same_bytes_on_one_or_two_processes(cohort, tmp_path):
     _, one = extract_features(cohort, jobs=1, description="")
     shutil.rmtree(cohort.folder / "derivatives" / "radiomics")
     _, two = extract_features(cohort, jobs=2, description="")
-    assert one.write(tmp_path / "one.csv").read_bytes() == two.write(tmp_path / "two.csv").read_bytes()
+    assert (
+        one.write(tmp_path / "one.csv").read_bytes()
+        == two.write(tmp_path / "two.csv").read_bytes()
+    )
 
 
-@pytest.mark.parametrize("harm, words", [
-    (lambda cohort: write_volume(as_mask(np.zeros((12, 24, 24))), cohort.path("sub-2", "label-tumor_mask", "manual")), "empty"),
-    (lambda cohort: write_volume(as_mask(ball()[:, :, :20]), cohort.path("sub-2", "label-tumor_mask", "manual")), "voxels"),
-    (lambda cohort: write_volume(as_mask(ball(radius=0.5)), cohort.path("sub-2", "label-tumor_mask", "manual")), "1 voxel"),
-    (lambda cohort: write_volume(sitk.GetImageFromArray(np.full((12, 24, 24), 7.0)), cohort.path("sub-2", "FLAIR")), "constant"),
-    (lambda cohort: write_volume(sitk.GetImageFromArray(np.full((12, 24, 24), np.nan)), cohort.path("sub-2", "FLAIR")), "NaN"),
-    (lambda cohort: cohort.path("sub-2", "FLAIR").write_bytes(b"no image"), "cannot be read"),
-    (lambda cohort: cohort.path("sub-2", "label-tumor_mask", "manual").unlink(), "missing"),
-    (lambda cohort: [cohort.path("sub-2", name).unlink() for name in ("T1w", "FLAIR")], "no image"),
-])
+@pytest.mark.parametrize(
+    "harm, words",
+    [
+        (
+            lambda cohort: write_volume(
+                as_mask(np.zeros((12, 24, 24))),
+                cohort.path("sub-2", "label-tumor_mask", "manual"),
+            ),
+            "empty",
+        ),
+        (
+            lambda cohort: write_volume(
+                as_mask(ball()[:, :, :20]),
+                cohort.path("sub-2", "label-tumor_mask", "manual"),
+            ),
+            "voxels",
+        ),
+        (
+            lambda cohort: write_volume(
+                as_mask(ball(radius=0.5)),
+                cohort.path("sub-2", "label-tumor_mask", "manual"),
+            ),
+            "1 voxel",
+        ),
+        (
+            lambda cohort: write_volume(
+                sitk.GetImageFromArray(np.full((12, 24, 24), 7.0)),
+                cohort.path("sub-2", "FLAIR"),
+            ),
+            "constant",
+        ),
+        (
+            lambda cohort: write_volume(
+                sitk.GetImageFromArray(np.full((12, 24, 24), np.nan)),
+                cohort.path("sub-2", "FLAIR"),
+            ),
+            "NaN",
+        ),
+        (
+            lambda cohort: cohort.path("sub-2", "FLAIR").write_bytes(b"no image"),
+            "cannot be read",
+        ),
+        (
+            lambda cohort: cohort.path("sub-2", "label-tumor_mask", "manual").unlink(),
+            "missing",
+        ),
+        (
+            lambda cohort: [
+                cohort.path("sub-2", name).unlink() for name in ("T1w", "FLAIR")
+            ],
+            "no image",
+        ),
+    ],
+)
 def test_broken_patient_is_listed_and_the_others_go_on(cohort, harm, words):
     harm(cohort)
     after, measured = extract_features(cohort, jobs=1, description="")
-    assert after.problems["participant_id"].tolist() == ["sub-2"] and words in after.problems["problem"].iloc[0]
+    assert (
+        after.problems["participant_id"].tolist() == ["sub-2"]
+        and words in after.problems["problem"].iloc[0]
+    )
     assert set(measured.wide().index) == {"sub-1", "sub-3"}
 
 
@@ -110,7 +221,9 @@ def test_nobody_left_is_an_error(cohort):
     with pytest.raises(ReproError, match="no patient could be measured"):
         extract_features(cohort, jobs=1, description="")
     with pytest.raises(ReproError, match="no tumour masks"):
-        extract_features(Cohort("x", cohort.participants, cohort.folder), jobs=1, description="")
+        extract_features(
+            Cohort("x", cohort.participants, cohort.folder), jobs=1, description=""
+        )
 
 
 def test_shifted_grid_is_an_error():
@@ -126,8 +239,13 @@ def test_one_slice_mask():
     flat[6] = ball()[6]
     known, _ = features_of({"FLAIR": volume(flat)}, as_mask(flat))
     assert np.isnan(known["shape_Sphericity"]) and np.isfinite(known["FLAIR_raw_Mean"])
-    unknown, _ = features_of({"FLAIR": volume(flat)}, as_mask(flat), voxel_size_known=False)
-    assert np.isfinite(list(unknown.values())).all() and unknown["shape2D_Elongation"] > 0.9
+    unknown, _ = features_of(
+        {"FLAIR": volume(flat)}, as_mask(flat), voxel_size_known=False
+    )
+    assert (
+        np.isfinite(list(unknown.values())).all()
+        and unknown["shape2D_Elongation"] > 0.9
+    )
 
 
 def test_no_feature_of_an_unknown_voxel_size_depends_on_it():
@@ -138,13 +256,25 @@ def test_no_feature_of_an_unknown_voxel_size_depends_on_it():
         other_image, other_mask = sitk.Image(image), sitk.Image(mask)
         other_image.SetSpacing(spacing)
         other_mask.SetSpacing(spacing)
-        assert features_of({"FLAIR": other_image}, other_mask, voxel_size_known=False)[0] == first
+        assert (
+            features_of({"FLAIR": other_image}, other_mask, voxel_size_known=False)[0]
+            == first
+        )
     table = describe_features(["FLAIR"], False)
     assert set(table.loc[table["used"], "feature"]) == set(first)
     assert not {"mm", "mm2", "mm3", "1/mm"} & set(table.loc[table["used"], "unit"])
 
 
-@pytest.mark.parametrize("settings", [{}, {"binWidth": 5}, {"binCount": 16}, {"normalize": True}, {"resegmentRange": [-2, 2], "resegmentMode": "sigma"}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"binWidth": 5},
+        {"binCount": 16},
+        {"normalize": True},
+        {"resegmentRange": [-2, 2], "resegmentMode": "sigma"},
+    ],
+)
 def test_settings_reach_pyradiomics_unchanged(settings):
     from radiomics.featureextractor import RadiomicsFeatureExtractor
 
@@ -153,8 +283,11 @@ def test_settings_reach_pyradiomics_unchanged(settings):
     theirs = RadiomicsFeatureExtractor(**settings)
     theirs.disableAllFeatures()
     theirs.enableFeatureClassByName("firstorder")
-    expected = {name.removeprefix("original_firstorder_"): float(value) for name, value in theirs.execute(image, mask).items()
-                if name.startswith("original_firstorder_")}
+    expected = {
+        name.removeprefix("original_firstorder_"): float(value)
+        for name, value in theirs.execute(image, mask).items()
+        if name.startswith("original_firstorder_")
+    }
     ours = run_pyradiomics(image, mask, "firstorder", settings)
     assert set(ours) == set(expected) == set(_FIRST_ORDER)
     for name, value in expected.items():
@@ -168,15 +301,25 @@ def test_external_cohort_gets_the_same_features(cohort):
     samples = feature_samples(first, measured)
     other = feature_samples(second, measured, like=samples)
     assert other.names == samples.names and len(other) == 1 and "site_B" in other.names
-    assert np.isnan(other.inputs[0, other.names.index("age")]) and set(feature_groups(both.names)) >= {"age", "site", "location"}
-    measured_in_mm = measured.table.assign(quantity=measured.table["quantity"].replace("shape2D_Sphericity", "shape_Sphericity"))
+    assert np.isnan(other.inputs[0, other.names.index("age")]) and set(
+        feature_groups(both.names)
+    ) >= {"age", "site", "location"}
+    measured_in_mm = measured.table.assign(
+        quantity=measured.table["quantity"].replace(
+            "shape2D_Sphericity", "shape_Sphericity"
+        )
+    )
     with pytest.raises(SchemaError, match="voxel size"):
         feature_samples(second, type(measured)(measured_in_mm), like=samples)
 
 
 def test_pictures_of_patients(cohort):
     rows, masks = largest_slices(cohort, cohort.ids)
-    assert list(rows) == cohort.ids and rows["sub-3"]["FLAIR"] is None and masks["sub-1"].any()
+    assert (
+        list(rows) == cohort.ids
+        and rows["sub-3"]["FLAIR"] is None
+        and masks["sub-1"].any()
+    )
 
 
 def test_values_done_by_hand():
@@ -184,30 +327,43 @@ def test_values_done_by_hand():
     image = sitk.GetImageFromArray(np.arange(1, 9, dtype=np.float64).reshape(2, 2, 2))
     mask = as_mask(np.arange(8).reshape(2, 2, 2) < 4)
     found = run_pyradiomics(image, mask, "firstorder", {"binWidth": 1})
-    expected = dict(Mean=2.5, Range=3, Energy=30, Variance=1.25, Entropy=2, Uniformity=0.25)
+    expected = dict(
+        Mean=2.5, Range=3, Energy=30, Variance=1.25, Entropy=2, Uniformity=0.25
+    )
     assert {name: found[name] for name in expected} == pytest.approx(expected)
 
 
-@pytest.mark.skipif(real_data() is None, reason="no real data: set GLIOMA_DATA to the folder of public downloads")
+@pytest.mark.skipif(
+    real_data() is None,
+    reason="no real data: set GLIOMA_DATA to the folder of public downloads",
+)
 def test_registered_real_tumour():
-    "BRATS 2012, 1 mm: the volume in mm3 is the voxel count, and the features are those of pyradiomics called on the files."
+    """BRATS 2012, 1 mm: the volume in mm3 is the voxel count, and the features are
+    those of pyradiomics called on the files.
+    """
     from radiomics.featureextractor import RadiomicsFeatureExtractor
 
     folder = real_data() / "brats2012_hg0015"
     if not folder.is_dir():
         pytest.skip("brats2012_hg0015 is not among the real data")
     flair = sitk.ReadImage(str(folder / "BRATS_HG0015_FLAIR.mha"))
-    mask = sitk.Cast(sitk.ReadImage(str(folder / "BRATS_HG0015_truth.mha")) > 0, sitk.sitkUInt8)
+    mask = sitk.Cast(
+        sitk.ReadImage(str(folder / "BRATS_HG0015_truth.mha")) > 0, sitk.sitkUInt8
+    )
     mask.CopyInformation(flair)
     values, made = features_of({"FLAIR": sitk.Cast(flair, sitk.sitkFloat32)}, mask)
     assert made["reference"] == "nonzero voxels"
-    assert values["shape_VoxelVolume"] == pytest.approx(sitk.GetArrayViewFromImage(mask).sum() * np.prod(mask.GetSpacing()))
+    assert values["shape_VoxelVolume"] == pytest.approx(
+        sitk.GetArrayViewFromImage(mask).sum() * np.prod(mask.GetSpacing())
+    )
     theirs = RadiomicsFeatureExtractor()
     theirs.disableAllFeatures()
     theirs.enableFeatureClassByName("shape")
     for name, value in theirs.execute(flair, mask).items():
         if name.startswith("original_shape_"):
-            assert values[name.removeprefix("original_")] == pytest.approx(float(value), rel=1e-9), name
+            assert values[name.removeprefix("original_")] == pytest.approx(
+                float(value), rel=1e-9
+            ), name
 
 
 def test_features_are_read_back_from_the_folder(cohort):

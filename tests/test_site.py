@@ -1,4 +1,6 @@
-"""The site can be built by design: what Quarto and nbdev will read is whole and in step."""
+"""The site can be built by design: what Quarto and nbdev will read is whole and in
+step.
+"""
 
 import re
 from configparser import ConfigParser
@@ -9,7 +11,11 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parent.parent
-NOTEBOOKS = sorted(path for path in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
+NOTEBOOKS = sorted(
+    path
+    for path in (ROOT / "nbs").rglob("*.ipynb")
+    if ".ipynb_checkpoints" not in path.parts
+)
 
 
 def settings():
@@ -29,9 +35,13 @@ def listed(contents):
 
 
 def test_the_sidebar_lists_every_notebook_once_in_the_order_of_the_data():
-    sidebar = yaml.safe_load((ROOT / "nbs" / "sidebar.yml").read_text(encoding="utf-8"))["website"]["sidebar"]["contents"]
+    sidebar = yaml.safe_load(
+        (ROOT / "nbs" / "sidebar.yml").read_text(encoding="utf-8")
+    )["website"]["sidebar"]["contents"]
     pages = list(listed(sidebar))
-    assert sorted(pages) == sorted(path.relative_to(ROOT / "nbs").as_posix() for path in NOTEBOOKS)
+    assert sorted(pages) == sorted(
+        path.relative_to(ROOT / "nbs").as_posix() for path in NOTEBOOKS
+    )
     steps = [page for page in pages if re.match(r"\d", page)]
     assert steps == sorted(steps)
 
@@ -40,14 +50,25 @@ def test_the_site_has_one_copy_of_its_settings():
     assert (ROOT / "nbs" / "_quarto.yml").resolve() == (ROOT / "_quarto.yml").resolve()
     quarto = yaml.safe_load((ROOT / "_quarto.yml").read_text(encoding="utf-8"))
     assert quarto["metadata-files"] == ["nbdev.yml", "sidebar.yml"]
-    made = yaml.safe_load((ROOT / "nbs" / "nbdev.yml").read_text(encoding="utf-8"))["website"]
-    assert made["title"] == settings()["title"] and made["description"] == settings()["description"]
+    made = yaml.safe_load((ROOT / "nbs" / "nbdev.yml").read_text(encoding="utf-8"))[
+        "website"
+    ]
+    assert (
+        made["title"] == settings()["title"]
+        and made["description"] == settings()["description"]
+    )
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_page_opens_with_its_title_and_its_links_lead_somewhere(path):
-    text = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown"]
-    assert re.match(r"# \S.*\n\n> \S", text[0]), "a page opens with '# Title' and a quoted sentence"
+    text = [
+        cell.source
+        for cell in nbformat.read(path, as_version=4).cells
+        if cell.cell_type == "markdown"
+    ]
+    assert re.match(r"# \S.*\n\n> \S", text[0]), (
+        "a page opens with '# Title' and a quoted sentence"
+    )
     for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", "\n".join(text)):
         assert (path.parent / target).exists(), f"{path.name} links to {target}"
 

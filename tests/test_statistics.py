@@ -1,4 +1,7 @@
-"""Statistics: against reference implementations and published results, properties that must hold for any scores, and bad input."""
+"""Statistics: against reference implementations and published results, properties that
+must hold for any scores, and bad input.
+"""
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,31 +11,101 @@ from hypothesis.extra import numpy as npst
 from scipy import stats
 from sklearn import metrics
 
-from glioma_repro.core import TARGETS, Measurements, Predictions, ReproError, SchemaError, concat, generator, predictions_of, real_data
-from glioma_repro.statistics import (
-    AUROC_INTERVALS, Scores, auprc, auroc, auroc_interval, auroc_one_vs_one, auroc_one_vs_rest, binomial_exact, bootstrap_interval, bootstrap_values,
-    brier, calibration_line, compare, confusion, corrected_interval, delong, delong_unpaired, evaluate, evaluate_measurements, from_confusion,
-    mask_measures, mcnemar, newcombe_interval, patient_weights, permutation_test, proportion_interval, scores_of, shuffled,
+from glioma_repro.patients.core import (
+    TARGETS,
+    Measurements,
+    Predictions,
+    ReproError,
+    SchemaError,
+    concat,
+    generator,
+    predictions_of,
+    real_data,
 )
-from glioma_repro.uncertainty import (
-    conformal_sets, conformal_summary, cool, correct_prior, fit_temperature, reweigh, scale_temperature, selective_accuracy, uncertainty,
+from glioma_repro.statistics.measures import (
+    AUROC_INTERVALS,
+    Scores,
+    auprc,
+    auroc,
+    auroc_interval,
+    auroc_one_vs_one,
+    auroc_one_vs_rest,
+    binomial_exact,
+    bootstrap_interval,
+    bootstrap_values,
+    brier,
+    calibration_line,
+    compare,
+    confusion,
+    corrected_interval,
+    delong,
+    delong_unpaired,
+    evaluate,
+    evaluate_measurements,
+    from_confusion,
+    mask_measures,
+    mcnemar,
+    newcombe_interval,
+    patient_weights,
+    permutation_test,
+    proportion_interval,
+    scores_of,
+    shuffled,
+)
+from glioma_repro.statistics.uncertainty import (
+    conformal_sets,
+    conformal_summary,
+    cool,
+    correct_prior,
+    fit_temperature,
+    reweigh,
+    scale_temperature,
+    selective_accuracy,
+    uncertainty,
 )
 
 quick = settings(max_examples=40, deadline=None)
 
 
 def made(labels, scores, target="idh", folds=1, ids=None, slices=None, **fields):
-    "Predictions of two classes from labels (True, False or None) and scores of the positive class."
+    """Predictions of two classes from labels (True, False or None) and scores of the
+    positive class.
+    """
     labels, scores = list(labels), np.asarray(scores, float)
     ids = [f"sub-{one:03d}" for one in range(len(labels))] if ids is None else ids
-    table = pd.DataFrame(dict(participant_id=ids) | ({} if slices is None else dict(slice=slices)))
-    words = pd.array([pd.NA if one is None else TARGETS[target][int(one)] for one in labels], dtype="string")
-    fields = dict(study="test", model="m", cohort="c", protocol="patients", subset="test", target=target, repeat=0, seed=0) | fields
+    table = pd.DataFrame(
+        dict(participant_id=ids) | ({} if slices is None else dict(slice=slices))
+    )
+    words = pd.array(
+        [pd.NA if one is None else TARGETS[target][int(one)] for one in labels],
+        dtype="string",
+    )
+    fields = (
+        dict(
+            study="test",
+            model="m",
+            cohort="c",
+            protocol="patients",
+            subset="test",
+            target=target,
+            repeat=0,
+            seed=0,
+        )
+        | fields
+    )
     parts = []
     for fold in range(folds):
         mine = np.flatnonzero(np.arange(len(labels)) % folds == fold)
         if len(mine):
-            parts.append(predictions_of(np.c_[1 - scores, scores][mine], TARGETS[target], table.iloc[mine], words[mine], **({"fold": fold} | fields)))
+            parts.append(
+                predictions_of(
+                    np.c_[1 - scores, scores][mine],
+                    TARGETS[target],
+                    table.iloc[mine],
+                    words[mine],
+                    **({"fold": fold} | fields),
+                )
+            )
     return concat(parts)
 
 
@@ -40,7 +113,11 @@ def some(positives=12, negatives=30, seed=0, shift=1.5, **fields):
     "Random predictions."
     draw = generator("some", seed)
     labels = draw.permutation(np.arange(positives + negatives) < positives)
-    return made(labels, 1 / (1 + np.exp(-draw.normal(size=len(labels)) - shift * labels + 0.5)), **fields)
+    return made(
+        labels,
+        1 / (1 + np.exp(-draw.normal(size=len(labels)) - shift * labels + 0.5)),
+        **fields,
+    )
 
 
 def row(table, measure):
@@ -54,21 +131,41 @@ def row(table, measure):
 def labelled(draw, smallest=2):
     "Labels with both classes and scores with many ties."
     number = draw(st.integers(2 * smallest, 30))
-    score = draw(npst.arrays(float, number, elements=st.integers(0, 8).map(lambda one: one / 8)))
-    label = draw(st.permutations([True] * smallest + [False] * smallest + draw(st.lists(st.booleans(), min_size=number - 2 * smallest, max_size=number - 2 * smallest))))
+    score = draw(
+        npst.arrays(float, number, elements=st.integers(0, 8).map(lambda one: one / 8))
+    )
+    label = draw(
+        st.permutations(
+            [True] * smallest
+            + [False] * smallest
+            + draw(
+                st.lists(
+                    st.booleans(),
+                    min_size=number - 2 * smallest,
+                    max_size=number - 2 * smallest,
+                )
+            )
+        )
+    )
     return np.array(label), score
 
 
 # ---- properties ----
+
 
 @quick
 @given(labelled(), st.randoms(use_true_random=False))
 def test_areas_equal_scikit_learn_and_ignore_order(data, chance):
     label, score = data
     order = np.array(chance.sample(range(len(label)), len(label)))
-    for ours, theirs in ((auroc, metrics.roc_auc_score), (auprc, metrics.average_precision_score)):
+    for ours, theirs in (
+        (auroc, metrics.roc_auc_score),
+        (auprc, metrics.average_precision_score),
+    ):
         assert ours(label, score) == pytest.approx(theirs(label, score), abs=1e-12)
-        assert ours(label[order], score[order]) == pytest.approx(ours(label, score), abs=1e-12)
+        assert ours(label[order], score[order]) == pytest.approx(
+            ours(label, score), abs=1e-12
+        )
 
 
 @quick
@@ -77,9 +174,16 @@ def test_auroc_is_symmetric_and_sees_ranks_only(data):
     label, score = data
     value = auroc(label, score)
     assert 0 <= value <= 1
-    assert auroc(~label, score) == pytest.approx(1 - value, abs=1e-12) == auroc(label, -score)
+    assert (
+        auroc(~label, score)
+        == pytest.approx(1 - value, abs=1e-12)
+        == auroc(label, -score)
+    )
     assert auroc(label, np.exp(3 * score)) == pytest.approx(value, abs=1e-12)
-    assert auroc(label, label.astype(float)) == 1 and auroc(label, np.zeros(len(label))) == 0.5
+    assert (
+        auroc(label, label.astype(float)) == 1
+        and auroc(label, np.zeros(len(label))) == 0.5
+    )
 
 
 @quick
@@ -89,15 +193,28 @@ def test_a_weight_is_a_repetition(data, seed):
     weights = patient_weights(np.arange(len(label)), 20, seed)
     assert (weights.sum(1) == len(label)).all()
     codes, wide = label.astype(int), np.c_[1 - score, score]
-    areas, squares, precision = auroc(label, score, weights), brier(codes, wide, weights), auprc(label, score, weights)
+    areas, squares, precision = (
+        auroc(label, score, weights),
+        brier(codes, wide, weights),
+        auprc(label, score, weights),
+    )
     matrices = confusion(codes, codes[::-1], 2, weights)
     for number, one in enumerate(weights.astype(int)):
         again = np.repeat(np.arange(len(label)), one)
         assert np.isnan(areas[number]) == (label[again].all() or not label[again].any())
-        assert areas[number] == pytest.approx(auroc(label[again], score[again]), abs=1e-12, nan_ok=True)
-        assert precision[number] == pytest.approx(auprc(label[again], score[again]), abs=1e-12, nan_ok=True)
-        assert squares[number] == pytest.approx(brier(codes[again], wide[again]), abs=1e-12)
-        assert (matrices[number] == metrics.confusion_matrix(codes[again], codes[::-1][again], labels=[0, 1])).all()
+        assert areas[number] == pytest.approx(
+            auroc(label[again], score[again]), abs=1e-12, nan_ok=True
+        )
+        assert precision[number] == pytest.approx(
+            auprc(label[again], score[again]), abs=1e-12, nan_ok=True
+        )
+        assert squares[number] == pytest.approx(
+            brier(codes[again], wide[again]), abs=1e-12
+        )
+        assert (
+            matrices[number]
+            == metrics.confusion_matrix(codes[again], codes[::-1][again], labels=[0, 1])
+        ).all()
 
 
 @quick
@@ -106,11 +223,17 @@ def test_delong_intervals_stay_inside_and_hold_the_value(data):
     label, score = data
     for method in AUROC_INTERVALS[:4]:
         found = delong(label, score, method=method)
-        assert 0 <= found["low"] <= found["auroc"] + 1e-9 and found["auroc"] - 1e-9 <= found["high"] <= 1
+        assert (
+            0 <= found["low"] <= found["auroc"] + 1e-9
+            and found["auroc"] - 1e-9 <= found["high"] <= 1
+        )
         turned = delong(~label, score, method=method)
-        assert turned["low"] == pytest.approx(1 - found["high"], abs=1e-8) and turned["high"] == pytest.approx(1 - found["low"], abs=1e-8)
+        assert turned["low"] == pytest.approx(1 - found["high"], abs=1e-8) and turned[
+            "high"
+        ] == pytest.approx(1 - found["low"], abs=1e-8)
         if found["auroc"] in (0, 1):
-            assert found["high"] - found["low"] > 0.01  # no certainty from perfect separation
+            # no certainty from perfect separation
+            assert found["high"] - found["low"] > 0.01
 
 
 @quick
@@ -121,7 +244,11 @@ def test_paired_test_is_antisymmetric(data, seed):
     there, back = delong(label, score, other), delong(label, other, score)
     assert there["difference"] == pytest.approx(-back["difference"], abs=1e-12)
     assert there["p"] == pytest.approx(back["p"], abs=1e-9, nan_ok=True)
-    assert 0 <= there["p"] <= 1 or (there["standard_error"] < 1e-12 and there["difference"] != 0 and np.isnan(there["low"]))
+    assert 0 <= there["p"] <= 1 or (
+        there["standard_error"] < 1e-12
+        and there["difference"] != 0
+        and np.isnan(there["low"])
+    )
     assert delong(label, score, score)["p"] == 1
 
 
@@ -133,10 +260,14 @@ def test_threshold_measures_equal_scikit_learn(data):
     found = from_confusion(confusion(label.astype(int), calls.astype(int), 2))
     assert found["sensitivity"] == pytest.approx(metrics.recall_score(label, calls))
     assert found["specificity"] == pytest.approx(metrics.recall_score(~label, ~calls))
-    assert found["balanced_accuracy"] == pytest.approx(metrics.balanced_accuracy_score(label, calls))
+    assert found["balanced_accuracy"] == pytest.approx(
+        metrics.balanced_accuracy_score(label, calls)
+    )
     assert found["f1"] == pytest.approx(metrics.f1_score(label, calls, zero_division=0))
     if calls.any():
-        assert found["precision"] == pytest.approx(metrics.precision_score(label, calls))
+        assert found["precision"] == pytest.approx(
+            metrics.precision_score(label, calls)
+        )
     else:
         assert np.isnan(found["precision"])
 
@@ -147,8 +278,12 @@ def test_many_classes_equal_scikit_learn(kinds, seed):
     draw = generator("many", kinds, seed)
     codes = np.r_[np.arange(kinds), np.arange(kinds), draw.integers(0, kinds, 20)]
     scores = draw.dirichlet(np.ones(kinds), len(codes))
-    assert auroc_one_vs_one(codes, scores) == pytest.approx(metrics.roc_auc_score(codes, scores, multi_class="ovo"), abs=1e-12)
-    assert auroc_one_vs_rest(codes, scores).mean() == pytest.approx(metrics.roc_auc_score(codes, scores, multi_class="ovr"), abs=1e-12)
+    assert auroc_one_vs_one(codes, scores) == pytest.approx(
+        metrics.roc_auc_score(codes, scores, multi_class="ovo"), abs=1e-12
+    )
+    assert auroc_one_vs_rest(codes, scores).mean() == pytest.approx(
+        metrics.roc_auc_score(codes, scores, multi_class="ovr"), abs=1e-12
+    )
 
 
 @quick
@@ -159,7 +294,9 @@ def test_masks_are_symmetric_and_in_range(a, b):
     if a.any() and b.any():
         assert 0 <= there["dice"] <= there["volumetric_similarity"] + 1e-12 <= 1 + 1e-9
         assert 0 <= there["hausdorff_95"] <= there["hausdorff"]
-        assert mask_measures(a, a) == dict(dice=1, volumetric_similarity=1, hausdorff=0, hausdorff_95=0)
+        assert mask_measures(a, a) == dict(
+            dice=1, volumetric_similarity=1, hausdorff=0, hausdorff_95=0
+        )
 
 
 @quick
@@ -173,80 +310,173 @@ def test_proportion_intervals_hold_the_share(n, data):
 
 # ---- reference results ----
 
+
 def test_delong_equals_proc():
     data = real_data()
     path = data and data / "reference" / "asah.csv"
     if not path or not path.exists():
-        pytest.skip("pROC's table is not here: write R's pROC::aSAH as reference/asah.csv below the folder GLIOMA_DATA")
+        pytest.skip(
+            "pROC's table is not here: write R's pROC::aSAH as reference/asah.csv "
+            "below the folder GLIOMA_DATA"
+        )
     table = pd.read_csv(path)
     poor = table["outcome"] == "Poor"
-    paired, single = delong(poor, table["wfns"], table["s100b"]), delong(poor, table["ndka"])
-    assert paired["z"] == pytest.approx(2.20898359144091, abs=1e-9) and paired["p"] == pytest.approx(0.0271757822291882, abs=1e-9)
-    assert [single["low"], single["high"]] == pytest.approx([0.5012450, 0.7226710], abs=1e-7)
+    paired, single = (
+        delong(poor, table["wfns"], table["s100b"]),
+        delong(poor, table["ndka"]),
+    )
+    assert paired["z"] == pytest.approx(2.20898359144091, abs=1e-9) and paired[
+        "p"
+    ] == pytest.approx(0.0271757822291882, abs=1e-9)
+    assert [single["low"], single["high"]] == pytest.approx(
+        [0.5012450, 0.7226710], abs=1e-7
+    )
 
 
 def test_published_scores_of_vandervoort2022():
     data = real_data()
     path = data and data / "prognosais_supplement" / "test_predictions.csv"
     if not path or not path.exists():
-        pytest.skip("the published scores are not here: test_predictions.csv of github.com/Svdvoort/PrognosAIs_glioma below GLIOMA_DATA")
+        pytest.skip(
+            "the published scores are not here: test_predictions.csv of "
+            "github.com/Svdvoort/PrognosAIs_glioma below GLIOMA_DATA"
+        )
     table = pd.read_csv(path)
     ids = ["sub-" + "".join(filter(str.isalnum, one)) for one in table["Patient"]]
     parts = []
     for target, truth, names in (
-            ("idh", "IDH_mutated", ("IDH_wildtype", "IDH_mutated")), ("codel_1p19q", "1p19q_codeleted", ("1p19q_intact", "1p19q_codeleted")),
-            ("grade", "Grade", ("grade_2", "grade_3", "grade_4"))):
+        ("idh", "IDH_mutated", ("IDH_wildtype", "IDH_mutated")),
+        ("codel_1p19q", "1p19q_codeleted", ("1p19q_intact", "1p19q_codeleted")),
+        ("grade", "Grade", ("grade_2", "grade_3", "grade_4")),
+    ):
         scores = table[[f"Prediction_score_{name}" for name in names]].to_numpy()
         words = dict(zip((2, 3, 4) if target == "grade" else (0, 1), TARGETS[target]))
-        parts.append(predictions_of(scores, TARGETS[target], pd.DataFrame(dict(participant_id=ids)), table[truth].map(words), study="vandervoort2022",
-                                    model="PrognosAIs", cohort="tcga", protocol="published", subset="test", target=target, fold=0, repeat=0, seed=0))
+        parts.append(
+            predictions_of(
+                scores,
+                TARGETS[target],
+                pd.DataFrame(dict(participant_id=ids)),
+                table[truth].map(words),
+                study="vandervoort2022",
+                model="PrognosAIs",
+                cohort="tcga",
+                protocol="published",
+                subset="test",
+                target=target,
+                fold=0,
+                repeat=0,
+                seed=0,
+            )
+        )
     found = evaluate(concat(parts), iterations=200).set_index(["target", "measure"])
     idh, codel = found.loc["idh"], found.loc["codel_1p19q"]
-    assert idh.loc["auroc", ["value", "low", "high"]].astype(float).round(4).tolist()[0] == 0.8959 and idh.loc["auroc", "n"] == 217
-    assert [round(idh.loc["auroc", one], 3) for one in ("low", "high")] == [0.850, 0.942]
-    assert round(codel.loc["auroc", "value"], 4) == 0.8519 and [round(codel.loc["auroc", one], 3) for one in ("low", "high")] == [0.775, 0.929]
-    assert idh.loc["sensitivity", "value"] == 63 / 88 and idh.loc["specificity", "value"] == 120 / 129
-    assert codel.loc["sensitivity", "value"] == 10 / 26 and codel.loc["specificity", "value"] == 197 / 207 and codel.loc["auroc", "n"] == 233
+    assert (
+        idh.loc["auroc", ["value", "low", "high"]].astype(float).round(4).tolist()[0]
+        == 0.8959
+        and idh.loc["auroc", "n"] == 217
+    )
+    assert [round(idh.loc["auroc", one], 3) for one in ("low", "high")] == [
+        0.850,
+        0.942,
+    ]
+    assert round(codel.loc["auroc", "value"], 4) == 0.8519 and [
+        round(codel.loc["auroc", one], 3) for one in ("low", "high")
+    ] == [0.775, 0.929]
+    assert (
+        idh.loc["sensitivity", "value"] == 63 / 88
+        and idh.loc["specificity", "value"] == 120 / 129
+    )
+    assert (
+        codel.loc["sensitivity", "value"] == 10 / 26
+        and codel.loc["specificity", "value"] == 197 / 207
+        and codel.loc["auroc", "n"] == 233
+    )
     grade = found.loc["grade"]["value"]
-    assert round(grade["auroc"], 3) == 0.805 and found.loc[("grade", "auroc"), "n"] == 238
-    assert grade[["auroc_2", "auroc_3", "auroc_4"]].round(3).tolist() == [0.911, 0.694, 0.906]
+    assert (
+        round(grade["auroc"], 3) == 0.805 and found.loc[("grade", "auroc"), "n"] == 238
+    )
+    assert grade[["auroc_2", "auroc_3", "auroc_4"]].round(3).tolist() == [
+        0.911,
+        0.694,
+        0.906,
+    ]
 
 
 def test_akkus2017_table_3_gives_its_table_1():
     found = from_confusion(np.array([[37, 8], [3, 42]]))
-    assert found["sensitivity"] == 42 / 45 and found["specificity"] == 37 / 45 and found["accuracy"] == 79 / 90
+    assert (
+        found["sensitivity"] == 42 / 45
+        and found["specificity"] == 37 / 45
+        and found["accuracy"] == 79 / 90
+    )
 
 
 def test_nadeau_bengio_without_shared_training_is_the_t_interval():
     values = [0.8, 0.7, 0.9, 0.85]
-    assert corrected_interval(values, 0)[1:] == pytest.approx(stats.t.interval(0.95, 3, np.mean(values), stats.sem(values)))
-    assert corrected_interval([0.8, np.nan], 0.25) == pytest.approx((0.8, np.nan, np.nan), nan_ok=True)
+    assert corrected_interval(values, 0)[1:] == pytest.approx(
+        stats.t.interval(0.95, 3, np.mean(values), stats.sem(values))
+    )
+    assert corrected_interval([0.8, np.nan], 0.25) == pytest.approx(
+        (0.8, np.nan, np.nan), nan_ok=True
+    )
 
 
 def test_unpaired_against_bootstrap_free_formula():
     first, second = scores_of(some(seed=1)), scores_of(some(20, 25, seed=2))
     a, b = (delong(one.positive, one.scores[:, 1]) for one in (first, second))
-    found = delong_unpaired(first.positive, first.scores[:, 1], second.positive, second.scores[:, 1])
-    assert found["z"] == pytest.approx((a["auroc"] - b["auroc"]) / np.hypot(a["standard_error"], b["standard_error"]))
+    found = delong_unpaired(
+        first.positive, first.scores[:, 1], second.positive, second.scores[:, 1]
+    )
+    assert found["z"] == pytest.approx(
+        (a["auroc"] - b["auroc"]) / np.hypot(a["standard_error"], b["standard_error"])
+    )
 
 
 # ---- the table of measures ----
 
+
 def test_evaluate_handles_targets_models_subsets_and_repeats_at_once():
-    parts = [some(seed=number, model=model, target=target, subset=subset, repeat=repeat, folds=1 if subset == "external" else 3)
-             for number, target in enumerate(("idh", "mgmt")) for model in "ab" for subset in ("test", "external") for repeat in (0, 1)]
+    parts = [
+        some(
+            seed=number,
+            model=model,
+            target=target,
+            subset=subset,
+            repeat=repeat,
+            folds=1 if subset == "external" else 3,
+        )
+        for number, target in enumerate(("idh", "mgmt"))
+        for model in "ab"
+        for subset in ("test", "external")
+        for repeat in (0, 1)
+    ]
     table = evaluate(concat(parts), iterations=100)
-    assert len(table.groupby(["model", "target", "subset"])) == 8 and not table.duplicated(["model", "target", "subset", "measure"]).any()
-    assert (table["low"] <= table["value"] + 1e-9).all() and (table["value"] <= table["high"] + 1e-9).all()
-    assert (table.loc[(table["measure"] == "auroc") & (table["subset"] == "test"), "folds"] == 6).all()
-    by_fold = evaluate(concat(parts), "auroc", by=("model", "target", "subset", "repeat", "fold"), iterations=50)
+    assert (
+        len(table.groupby(["model", "target", "subset"])) == 8
+        and not table.duplicated(["model", "target", "subset", "measure"]).any()
+    )
+    assert (table["low"] <= table["value"] + 1e-9).all() and (
+        table["value"] <= table["high"] + 1e-9
+    ).all()
+    assert (
+        table.loc[(table["measure"] == "auroc") & (table["subset"] == "test"), "folds"]
+        == 6
+    ).all()
+    by_fold = evaluate(
+        concat(parts),
+        "auroc",
+        by=("model", "target", "subset", "repeat", "fold"),
+        iterations=50,
+    )
     assert (by_fold["n"] <= 42).all() and len(by_fold) == 2 * 2 * (2 * 3 + 2)
 
 
 def test_same_seed_same_table_whatever_the_order():
     one = some(folds=5)
     mixed = Predictions(one.table.sample(frac=1, random_state=1))
-    pd.testing.assert_frame_equal(evaluate(one, seed=3, iterations=100), evaluate(mixed, seed=3, iterations=100))
+    pd.testing.assert_frame_equal(
+        evaluate(one, seed=3, iterations=100), evaluate(mixed, seed=3, iterations=100)
+    )
 
 
 def test_slices_are_averaged_and_drawn_together():
@@ -254,39 +484,74 @@ def test_slices_are_averaged_and_drawn_together():
     labels = np.repeat(np.arange(20) < 8, 4)
     scores = np.repeat(np.linspace(0.9, 0.1, 20)[generator(1).permutation(20)], 4)
     one = made(labels, scores, ids=ids, slices=list(range(4)) * 20)
-    patient, slices = evaluate(one, "auroc", auroc_interval="bootstrap"), evaluate(one, "auroc", level="slice")
-    assert row(patient, "auroc")["value"] == pytest.approx(row(slices, "auroc")["value"])
+    patient, slices = (
+        evaluate(one, "auroc", auroc_interval="bootstrap"),
+        evaluate(one, "auroc", level="slice"),
+    )
+    assert row(patient, "auroc")["value"] == pytest.approx(
+        row(slices, "auroc")["value"]
+    )
     assert row(slices, "auroc")["samples"] == 80 and row(slices, "auroc")["n"] == 20
-    assert row(slices, "auroc")[["low", "high"]].tolist() == pytest.approx(row(patient, "auroc")[["low", "high"]].tolist())
+    assert row(slices, "auroc")[["low", "high"]].tolist() == pytest.approx(
+        row(patient, "auroc")[["low", "high"]].tolist()
+    )
 
 
 def test_basic_bootstrap_is_the_percentile_one_turned_around():
     drawn = generator(1).beta(8, 2, 2000)
     low, high, _ = bootstrap_interval(0.8, drawn)
-    assert bootstrap_interval(0.8, drawn, "basic")[:2] == pytest.approx((1.6 - high, 1.6 - low))
+    assert bootstrap_interval(0.8, drawn, "basic")[:2] == pytest.approx(
+        (1.6 - high, 1.6 - low)
+    )
 
 
 # ---- too little, or odd, but not wrong ----
 
-@pytest.mark.parametrize("labels, reason", [
-    ([True] + [False] * 9, "fewer than two patients of a class: 1 mutant"), ([True] * 10, "fewer than two patients of a class: 0 wildtype"),
-    ([None] * 10, "no patient with a known label"), ([True], "fewer than two"), ([True, False], "fewer than two")])
+
+@pytest.mark.parametrize(
+    "labels, reason",
+    [
+        ([True] + [False] * 9, "fewer than two patients of a class: 1 mutant"),
+        ([True] * 10, "fewer than two patients of a class: 0 wildtype"),
+        ([None] * 10, "no patient with a known label"),
+        ([True], "fewer than two"),
+        ([True, False], "fewer than two"),
+    ],
+)
 def test_too_few_patients_give_a_reason_and_no_number(labels, reason):
     table = evaluate(made(labels, np.linspace(0.1, 0.9, len(labels))), iterations=50)
-    assert table[["value", "low", "high"]].isna().all(axis=None) and table["reason"].str.startswith(reason).all()
-    assert np.isnan(delong([bool(one) for one in labels], np.linspace(0, 1, len(labels)))["low"])
+    assert (
+        table[["value", "low", "high"]].isna().all(axis=None)
+        and table["reason"].str.startswith(reason).all()
+    )
+    assert np.isnan(
+        delong([bool(one) for one in labels], np.linspace(0, 1, len(labels)))["low"]
+    )
 
 
 def test_underpowered_where_asked():
     one = some(4, 30)
     assert row(evaluate(one, "auroc"), "auroc")["reason"] == ""
-    assert row(evaluate(one, "auroc", underpowered=5), "auroc")["reason"] == "underpowered: 4 mutant, 5 are asked for"
-    assert "underpowered" in compare(concat([one, some(4, 30, model="n")]), "m", "n", underpowered=5)["reason"].iloc[0]
+    assert (
+        row(evaluate(one, "auroc", underpowered=5), "auroc")["reason"]
+        == "underpowered: 4 mutant, 5 are asked for"
+    )
+    assert (
+        "underpowered"
+        in compare(concat([one, some(4, 30, model="n")]), "m", "n", underpowered=5)[
+            "reason"
+        ].iloc[0]
+    )
 
 
 def test_unknown_labels_of_one_target_leave_the_others_alone():
     labels = [True, False] * 10
-    one = concat([made(labels, np.linspace(0, 1, 20)), made([None] * 12 + labels[:8], np.linspace(0, 1, 20), target="mgmt")])
+    one = concat(
+        [
+            made(labels, np.linspace(0, 1, 20)),
+            made([None] * 12 + labels[:8], np.linspace(0, 1, 20), target="mgmt"),
+        ]
+    )
     table = evaluate(one, "auroc", iterations=50).set_index("target")
     assert table.loc["idh", "n"] == 20 and table.loc["mgmt", "n"] == 8
 
@@ -294,9 +559,12 @@ def test_unknown_labels_of_one_target_leave_the_others_alone():
 def test_a_class_missing_in_a_fold_is_not_counted():
     labels = np.r_[np.ones(6, bool), np.zeros(24, bool)]
     one = made(labels, np.linspace(0.9, 0.1, 30))
-    one = Predictions(one.table.assign(fold=np.repeat(np.arange(30) // 10, 2)))  # all positives in fold 0
+    # all positives in fold 0
+    one = Predictions(one.table.assign(fold=np.repeat(np.arange(30) // 10, 2)))
     found = row(evaluate(one, "auroc", iterations=50), "auroc")
-    assert found["folds"] == 1 and found["value"] == 1 and np.isnan(found["corrected_low"])
+    assert (
+        found["folds"] == 1 and found["value"] == 1 and np.isnan(found["corrected_low"])
+    )
 
 
 def test_a_class_missing_in_draws_is_counted_in_the_description():
@@ -306,27 +574,82 @@ def test_a_class_missing_in_draws_is_counted_in_the_description():
 
 def test_perfect_and_constant_scores():
     labels = np.arange(30) < 10
-    perfect = evaluate(made(labels, np.where(labels, 0.9, 0.1)), iterations=50).set_index("measure")
-    assert perfect.loc["auroc", "value"] == 1 and perfect.loc["auroc", "low"] < 0.95 and perfect.loc["auroc", "interval"] == "Newcombe"
-    assert np.isnan(perfect.loc["calibration_slope", "value"]) and "no finite line" in perfect.loc["calibration_slope", "reason"]
-    constant = evaluate(made(labels, np.full(30, 0.3)), iterations=50).set_index("measure")
+    perfect = evaluate(
+        made(labels, np.where(labels, 0.9, 0.1)), iterations=50
+    ).set_index("measure")
+    assert (
+        perfect.loc["auroc", "value"] == 1
+        and perfect.loc["auroc", "low"] < 0.95
+        and perfect.loc["auroc", "interval"] == "Newcombe"
+    )
+    assert (
+        np.isnan(perfect.loc["calibration_slope", "value"])
+        and "no finite line" in perfect.loc["calibration_slope", "reason"]
+    )
+    constant = evaluate(made(labels, np.full(30, 0.3)), iterations=50).set_index(
+        "measure"
+    )
     assert constant.loc["auroc", ["value", "low", "high"]].tolist() == [0.5, 0.5, 0.5]
-    assert np.isnan(constant.loc["precision", "value"]) and constant.loc["precision", "reason"] and constant.loc["sensitivity", "value"] == 0
-    assert compare(concat([made(labels, np.full(30, 0.3)), made(labels, np.full(30, 0.3), model="n")]), "m", "n")["p"].notna().all()
-    apart = compare(concat([made(labels, np.full(30, 0.3)), made(labels, np.where(labels, 0.9, 0.1), model="n")]), "m", "n", measures=["auroc"])
-    assert apart["p"].isna().all() and apart["reason"].str.startswith("the difference has no variance").all()
+    assert (
+        np.isnan(constant.loc["precision", "value"])
+        and constant.loc["precision", "reason"]
+        and constant.loc["sensitivity", "value"] == 0
+    )
+    assert (
+        compare(
+            concat(
+                [
+                    made(labels, np.full(30, 0.3)),
+                    made(labels, np.full(30, 0.3), model="n"),
+                ]
+            ),
+            "m",
+            "n",
+        )["p"]
+        .notna()
+        .all()
+    )
+    apart = compare(
+        concat(
+            [
+                made(labels, np.full(30, 0.3)),
+                made(labels, np.where(labels, 0.9, 0.1), model="n"),
+            ]
+        ),
+        "m",
+        "n",
+        measures=["auroc"],
+    )
+    assert (
+        apart["p"].isna().all()
+        and apart["reason"].str.startswith("the difference has no variance").all()
+    )
 
 
 def test_absent_class_of_three():
     draw = generator("grades")
     table = pd.DataFrame(dict(participant_id=[f"sub-{one}" for one in range(20)]))
-    one = predictions_of(draw.dirichlet([1, 1, 1], 20), TARGETS["grade"], table, ["2", "3"] * 10, study="t", model="m", cohort="c", protocol="p",
-                         subset="test", target="grade", fold=0, repeat=0, seed=0)
+    one = predictions_of(
+        draw.dirichlet([1, 1, 1], 20),
+        TARGETS["grade"],
+        table,
+        ["2", "3"] * 10,
+        study="t",
+        model="m",
+        cohort="c",
+        protocol="p",
+        subset="test",
+        target="grade",
+        fold=0,
+        repeat=0,
+        seed=0,
+    )
     found = evaluate(one, iterations=50)
     assert found["value"].isna().all() and found["reason"].str.contains("0 4").all()
 
 
 # ---- wrong input ----
+
 
 @pytest.mark.parametrize("score", [1.2, -0.1, np.nan, np.inf])
 def test_scores_that_are_no_probabilities(score):
@@ -342,7 +665,9 @@ def test_scores_that_do_not_sum_to_one():
 
 def test_classes_named_otherwise():
     table = some().table
-    renamed = Predictions(table.replace({"class": {"mutant": "mut"}, "label": {"mutant": "mut"}}))
+    renamed = Predictions(
+        table.replace({"class": {"mutant": "mut"}, "label": {"mutant": "mut"}})
+    )
     with pytest.raises(SchemaError, match="idh has no class 'mut'"):
         evaluate(renamed)
 
@@ -352,11 +677,22 @@ def test_one_person_twice():
     with pytest.raises(SchemaError, match="two scores"):
         made([True, False] * 2, [0.1, 0.2, 0.3, 0.4], ids=[ids[0], *ids[:3]])
     with pytest.raises(SchemaError, match="are the same person"):
-        evaluate(made([True, False] * 2, [0.1, 0.2, 0.3, 0.4], ids=["sub-TCGACS4941", "TCGA-CS-4941", *ids[2:]]))
+        evaluate(
+            made(
+                [True, False] * 2,
+                [0.1, 0.2, 0.3, 0.4],
+                ids=["sub-TCGACS4941", "TCGA-CS-4941", *ids[2:]],
+            )
+        )
 
 
 def test_one_patient_with_two_labels():
-    one = made([True, False, True, False], [0.1, 0.2, 0.3, 0.4], ids=["sub-1", "sub-1", "sub-2", "sub-3"], slices=[1, 2, 1, 1])
+    one = made(
+        [True, False, True, False],
+        [0.1, 0.2, 0.3, 0.4],
+        ids=["sub-1", "sub-1", "sub-2", "sub-3"],
+        slices=[1, 2, 1, 1],
+    )
     with pytest.raises(SchemaError, match="sub-1 has two different labels"):
         evaluate(one)
 
@@ -366,8 +702,15 @@ def test_models_are_never_averaged():
         evaluate(concat([some(), some(model="n")]), by=("target",))
 
 
-@pytest.mark.parametrize("arguments, word", [
-    (dict(measures="auc"), "auc"), (dict(level="voxel"), "voxel"), (dict(auroc_interval="Delong"), "Delong"), (dict(bootstrap="bca"), "bca")])
+@pytest.mark.parametrize(
+    "arguments, word",
+    [
+        (dict(measures="auc"), "auc"),
+        (dict(level="voxel"), "voxel"),
+        (dict(auroc_interval="Delong"), "Delong"),
+        (dict(bootstrap="bca"), "bca"),
+    ],
+)
 def test_unknown_words_are_named(arguments, word):
     with pytest.raises(ReproError, match=word):
         evaluate(some(), **arguments)
@@ -382,22 +725,42 @@ def test_labels_that_are_no_labels():
 
 # ---- comparisons ----
 
+
 def test_compare_matches_people_across_cohorts_and_leaves_out_disagreement():
     ids = [f"TCGA-CS-{4900 + one}" for one in range(30)]
     labels = np.arange(30) % 3 == 0
-    ours = made(labels, np.linspace(0.2, 0.8, 30) + 0.1 * labels, ids=[one.replace("TCGA-CS-", "sub-TCGACS") for one in ids])
-    theirs = made(np.r_[~labels[:1], labels[1:]], np.linspace(0.8, 0.2, 30), ids=[*ids[:25], *(f"TCGA-DU-{one}" for one in range(5000, 5005))],
-                  model="n", cohort="other", study="other")
+    ours = made(
+        labels,
+        np.linspace(0.2, 0.8, 30) + 0.1 * labels,
+        ids=[one.replace("TCGA-CS-", "sub-TCGACS") for one in ids],
+    )
+    theirs = made(
+        np.r_[~labels[:1], labels[1:]],
+        np.linspace(0.8, 0.2, 30),
+        ids=[*ids[:25], *(f"TCGA-DU-{one}" for one in range(5000, 5005))],
+        model="n",
+        cohort="other",
+        study="other",
+    )
     table = compare(concat([ours, theirs]), "m", {"study": "other"}, iterations=100)
-    assert (table["n"] == 24).all() and table["reason"].str.contains("1 patients left out").all()
+    assert (table["n"] == 24).all() and table["reason"].str.contains(
+        "1 patients left out"
+    ).all()
     with pytest.raises(ReproError, match="no predictions of 'x'"):
         compare(ours, "m", "x")
 
 
 def test_mcnemar_and_binomial_equal_scipy():
-    a, b = np.r_[np.ones(9, bool), np.zeros(11, bool)], np.r_[np.zeros(8, bool), np.ones(3, bool), np.zeros(9, bool)]
-    assert mcnemar(a, b) == pytest.approx(dict(only_a=8, only_b=2, difference=0.3, p=stats.binomtest(8, 10).pvalue))
-    assert binomial_exact(37, 45, 0.5)["p"] == pytest.approx(stats.binomtest(37, 45, 0.5).pvalue)
+    a, b = (
+        np.r_[np.ones(9, bool), np.zeros(11, bool)],
+        np.r_[np.zeros(8, bool), np.ones(3, bool), np.zeros(9, bool)],
+    )
+    assert mcnemar(a, b) == pytest.approx(
+        dict(only_a=8, only_b=2, difference=0.3, p=stats.binomtest(8, 10).pvalue)
+    )
+    assert binomial_exact(37, 45, 0.5)["p"] == pytest.approx(
+        stats.binomtest(37, 45, 0.5).pvalue
+    )
 
 
 def test_permutation_p_is_uniform_under_the_null_and_smallest_under_the_alternative():
@@ -406,29 +769,56 @@ def test_permutation_p_is_uniform_under_the_null_and_smallest_under_the_alternat
     found = []
     for number in range(90):
         x = pd.Series(draw.normal(size=24), index=labels.index)
-        found.append(permutation_test(lambda y, x=x: auroc(y.to_numpy(bool), x), labels, 19, number).p["statistic"])
-    assert min(found) == 1 / 20 and np.mean(np.array(found) <= 0.05) < 0.14 and abs(np.mean(found) - 0.525) < 0.1
-    sure = permutation_test(lambda y: auroc(y.to_numpy(bool), labels.to_numpy(float)), labels, 19)
+        found.append(
+            permutation_test(
+                lambda y, x=x: auroc(y.to_numpy(bool), x), labels, 19, number
+            ).p["statistic"]
+        )
+    assert (
+        min(found) == 1 / 20
+        and np.mean(np.array(found) <= 0.05) < 0.14
+        and abs(np.mean(found) - 0.525) < 0.1
+    )
+    sure = permutation_test(
+        lambda y: auroc(y.to_numpy(bool), labels.to_numpy(float)), labels, 19
+    )
     assert sure.p["statistic"] == sure.smallest_p == 0.05
     failing = permutation_test(lambda y: 0.7 if y is labels else np.nan, labels, 9)
-    assert failing.p["statistic"] == 1  # what could not be computed counts as done as well
+    # what could not be computed counts as done as well
+    assert failing.p["statistic"] == 1
     with pytest.raises(ReproError):
         permutation_test(lambda y: 0, labels, 0)
 
 
 def test_shuffled_rows_keep_targets_together():
-    table = pd.DataFrame(dict(idh=list("mmwwmw"), codel=list("cciiii")), index=list("abcdef"))
+    table = pd.DataFrame(
+        dict(idh=list("mmwwmw"), codel=list("cciiii")), index=list("abcdef")
+    )
     again = shuffled(table, generator(3))
     assert sorted(map(tuple, again.to_numpy())) == sorted(map(tuple, table.to_numpy()))
 
 
 # ---- measurements ----
 
+
 def test_measurements_are_summarised_over_patients():
-    table = pd.DataFrame(dict(study="s", method="m", cohort="c", participant_id=["a", "a", "b", "c", "d"], quantity="dice",
-                              value=[0.5, 0.7, 0.8, np.nan, 0.9], unit="1"))
+    table = pd.DataFrame(
+        dict(
+            study="s",
+            method="m",
+            cohort="c",
+            participant_id=["a", "a", "b", "c", "d"],
+            quantity="dice",
+            value=[0.5, 0.7, 0.8, np.nan, 0.9],
+            unit="1",
+        )
+    )
     found = evaluate_measurements(Measurements(table)).iloc[0]
-    assert found["n"] == 3 and found["missing"] == 1 and found["mean"] == pytest.approx((0.6 + 0.8 + 0.9) / 3)
+    assert (
+        found["n"] == 3
+        and found["missing"] == 1
+        and found["mean"] == pytest.approx((0.6 + 0.8 + 0.9) / 3)
+    )
     alone = evaluate_measurements(Measurements(table[:2])).iloc[0]
     assert np.isnan(alone["mean"]) and alone["reason"].startswith("fewer than two")
     with pytest.raises(SchemaError, match="voxels"):
@@ -442,23 +832,38 @@ def test_unknown_voxel_size_gives_no_millimetres():
 
 # ---- uncertainty ----
 
+
 @quick
 @given(st.integers(2, 4), st.integers(0, 20), st.floats(0.2, 5))
 def test_reweighing_and_cooling_can_be_undone(kinds, seed, temperature):
     draw = generator("reweigh", kinds, seed)
-    scores, first, second = draw.dirichlet(np.ones(kinds) * 3, 10), draw.dirichlet(np.ones(kinds) * 3), draw.dirichlet(np.ones(kinds) * 3)
-    np.testing.assert_allclose(reweigh(reweigh(scores, first, second), second, first), scores, atol=1e-9)
-    np.testing.assert_allclose(cool(cool(scores, temperature), 1 / temperature), scores, atol=1e-5)
+    scores, first, second = (
+        draw.dirichlet(np.ones(kinds) * 3, 10),
+        draw.dirichlet(np.ones(kinds) * 3),
+        draw.dirichlet(np.ones(kinds) * 3),
+    )
+    np.testing.assert_allclose(
+        reweigh(reweigh(scores, first, second), second, first), scores, atol=1e-9
+    )
+    np.testing.assert_allclose(
+        cool(cool(scores, temperature), 1 / temperature), scores, atol=1e-5
+    )
 
 
 def test_prior_never_comes_from_the_patients_it_is_used_on():
     labels = np.arange(40) % 4 == 0
     one = made(labels, np.full(40, 0.5), folds=5)
     changed = one.table.copy()
-    changed.loc[changed["fold"] == 0, "label"] = "mutant"  # fold 0 lies about its labels: its own scores stay as they were
-    first, second = (correct_prior(Predictions(table)).table.query("fold == 0")["score"].to_numpy() for table in (one.table, changed))
+    # fold 0 lies about its labels: its own scores stay as they were
+    changed.loc[changed["fold"] == 0, "label"] = "mutant"
+    first, second = (
+        correct_prior(Predictions(table)).table.query("fold == 0")["score"].to_numpy()
+        for table in (one.table, changed)
+    )
     assert (first == second).all()
-    assert correct_prior(one).table.query("`class` == 'mutant'")["score"].mean() == pytest.approx(0.25, abs=0.01)
+    assert correct_prior(one).table.query("`class` == 'mutant'")[
+        "score"
+    ].mean() == pytest.approx(0.25, abs=0.01)
     with pytest.raises(ReproError, match="must name"):
         correct_prior(one, prior={"mut": 0.5})
 
@@ -467,8 +872,13 @@ def test_temperature_of_a_fold_ignores_its_labels():
     one = some(20, 40, folds=5)
     changed = one.table.copy()
     flip = {"mutant": "wildtype", "wildtype": "mutant"}
-    changed.loc[changed["fold"] == 0, "label"] = changed.loc[changed["fold"] == 0, "label"].map(flip)
-    first, second = (scale_temperature(Predictions(table))[1].set_index("fold")["temperature"] for table in (one.table, changed))
+    changed.loc[changed["fold"] == 0, "label"] = changed.loc[
+        changed["fold"] == 0, "label"
+    ].map(flip)
+    first, second = (
+        scale_temperature(Predictions(table))[1].set_index("fold")["temperature"]
+        for table in (one.table, changed)
+    )
     assert first[0] == second[0] and first[1] != second[1]
     exact = generator("exact").random(4000)
     drawn = (generator("drawn").random(4000) < exact).astype(int)
@@ -478,12 +888,22 @@ def test_temperature_of_a_fold_ignores_its_labels():
 
 
 def test_conformal_sets_cover_and_know_their_limits():
-    shares = [conformal_summary(conformal_sets(some(20, 40, seed=number, folds=5), 0.2)).query("`class` == 'all'")["coverage"].item() for number in range(8)]
+    shares = [
+        conformal_summary(conformal_sets(some(20, 40, seed=number, folds=5), 0.2))
+        .query("`class` == 'all'")["coverage"]
+        .item()
+        for number in range(8)
+    ]
     assert 0.76 < np.mean(shares) < 0.9
     noise = conformal_sets(made(np.arange(40) % 2 == 0, np.full(40, 0.5), folds=5))
     assert (noise["size"] == 2).all()  # knows nothing: both classes
-    unknown = conformal_sets(made([None, *(np.arange(40) % 2 == 0)], np.linspace(0.1, 0.9, 41), folds=5))
-    assert unknown["covered"].isna().sum() == 1 and conformal_summary(unknown).query("`class` == 'all'")["n"].item() == 40
+    unknown = conformal_sets(
+        made([None, *(np.arange(40) % 2 == 0)], np.linspace(0.1, 0.9, 41), folds=5)
+    )
+    assert (
+        unknown["covered"].isna().sum() == 1
+        and conformal_summary(unknown).query("`class` == 'all'")["n"].item() == 40
+    )
     with pytest.raises(ReproError, match="alpha"):
         conformal_sets(some(), 1.5)
 
@@ -492,20 +912,34 @@ def test_published_scores_without_folds_are_dealt_out():
     one = some(20, 40)
     assert scale_temperature(one)[1]["temperature"].nunique() > 1
     found = uncertainty(concat([one, some(2, 40, target="mgmt")]))
-    assert found["problems"]["target"].tolist() == ["mgmt"] and set(found["conformal"]["target"]) == {"idh"}
+    assert found["problems"]["target"].tolist() == ["mgmt"] and set(
+        found["conformal"]["target"]
+    ) == {"idh"}
 
 
 def test_selective_accuracy_ends_with_everybody():
     points = scores_of(some(20, 40))
     curve = selective_accuracy(points)
-    assert curve["answered"].iloc[-1] == 60 and curve["coverage"].is_monotonic_increasing
-    assert selective_accuracy(Scores(np.array(["a", "b"]), np.array([0, 1]), np.full((2, 2), 0.5), ("no", "yes")))["answered"].tolist() == [2]
+    assert (
+        curve["answered"].iloc[-1] == 60 and curve["coverage"].is_monotonic_increasing
+    )
+    assert selective_accuracy(
+        Scores(
+            np.array(["a", "b"]), np.array([0, 1]), np.full((2, 2), 0.5), ("no", "yes")
+        )
+    )["answered"].tolist() == [2]
 
 
 def test_newcombe_and_bootstrap_agree_for_large_classes():
     one = scores_of(some(300, 300))
     value = auroc(one.positive, one.scores[:, 1])
     drawn = bootstrap_values(one, ["auroc"], 1000)["auroc"]
-    assert newcombe_interval(value, 300, 300) == pytest.approx(bootstrap_interval(value, drawn)[:2], abs=0.01)
-    assert auroc_interval(value, drawn.var(), 300, 300)[:2] == pytest.approx(bootstrap_interval(value, drawn)[:2], abs=0.01)
-    assert calibration_line(one.positive, one.scores[:, 1])["slope"] == pytest.approx(1.5, abs=0.4)
+    assert newcombe_interval(value, 300, 300) == pytest.approx(
+        bootstrap_interval(value, drawn)[:2], abs=0.01
+    )
+    assert auroc_interval(value, drawn.var(), 300, 300)[:2] == pytest.approx(
+        bootstrap_interval(value, drawn)[:2], abs=0.01
+    )
+    assert calibration_line(one.positive, one.scores[:, 1])["slope"] == pytest.approx(
+        1.5, abs=0.4
+    )

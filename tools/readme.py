@@ -10,8 +10,12 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def readme() -> str:
     """The text cells of the index; links to notebooks seen from the root."""
-    cells = json.loads((ROOT / "nbs" / "index.ipynb").read_text(encoding="utf-8"))["cells"]
-    text = "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    cells = json.loads((ROOT / "nbs" / "index.ipynb").read_text(encoding="utf-8"))[
+        "cells"
+    ]
+    text = "\n\n".join(
+        "".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"
+    )
     return re.sub(r"\]\((?!https?:|nbs/)([^)]+\.ipynb)\)", r"](nbs/\1)", text) + "\n"
 
 
@@ -19,6 +23,8 @@ if __name__ == "__main__":
     path = ROOT / "README.md"
     if "--check" in sys.argv:
         if path.read_text(encoding="utf-8") != readme():
-            sys.exit("README.md is not what nbs/index.ipynb says: python tools/readme.py")
+            sys.exit(
+                "README.md is not what nbs/index.ipynb says: python tools/readme.py"
+            )
     else:
         path.write_text(readme(), encoding="utf-8")
