@@ -1,7 +1,7 @@
 # make demo   set-up, then the main job on the phantom: reports in runs/
 # make test   set-up, then the whole suite
 # make lab    set-up, then JupyterLab on the notebooks
-# make docs   set-up, then the documentation site (needs Quarto)
+# make docs   set-up, then the documentation site (needs Quarto); REPORTS=runs puts the reports on it
 
 SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 >/dev/null 2>&1 && python3.11 -c '' 2>/dev/null && echo python3.11 || echo python3)
@@ -30,7 +30,10 @@ lab: $(INSTALLED)
 
 docs: $(INSTALLED)
 	@command -v quarto >/dev/null || { echo "The site is built by Quarto, which is not on this machine: 'nbdev_install_quarto' in the virtual environment, or https://quarto.org/docs/get-started, then 'make docs' again."; exit 1; }
+	@touch README.md  # else nbdev writes one of its own over it, from the first page
 	PATH="$(CURDIR)/$(BIN):$$PATH" nbdev_docs
+	$(BIN)/python tools/readme.py
+	@[ -z "$(REPORTS)" ] || $(BIN)/python -c "from glioma_repro.runs.site import publish_reports; publish_reports('$(REPORTS)', '_docs')"
 
 readme: $(INSTALLED)
 	$(BIN)/python tools/readme.py

@@ -63,6 +63,10 @@ setup(
         "tensorboard": ["tensorboard>=2.16"],
     },
     python_requires=f">={cfg['min_python']},<3.12",
-    entry_points={"console_scripts": cfg["console_scripts"].split()},
+    entry_points={
+        "console_scripts": cfg["console_scripts"].split(),
+        # with it, nbdev finds source lines and the page of a name in back-ticks
+        "nbdev": ["glioma_repro=glioma_repro._modidx:d"],
+    },
     zip_safe=False,
 )
