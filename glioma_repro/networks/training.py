@@ -679,9 +679,8 @@ def _prepare(network, samples, classes, training, augment, loss):
         loss,
     )
     run.one, run.on_cpu = one, torch.device(training.device).type == "cpu"
-    run.random = any(
-        "dropout" in type(module).__name__.lower() for module in lowered.modules()
-    )
+    kinds = [type(module).__name__.lower() for module in lowered.modules()]
+    run.random = any("dropout" in kind or "noise" in kind for kind in kinds)
     run.uses_masks, run.stop = (
         augment is not None and "masks" in inspect.signature(augment).parameters,
         None,
