@@ -3,7 +3,8 @@ wrong and exits 1.
 
 What is left from before the rules stands in tools/allowances.yaml: lines wider than 88
 columns and cells longer than 80 lines (a file: how many), functions longer than 40
-lines (file and function: how long). The list only shrinks: a number that could be smaller is an error too, and
+lines (file and function: how long). The list only shrinks: a number that could be
+smaller is an error too, and
 `python tools/check_notebooks.py --update` lowers it.
 """
 

@@ -788,7 +788,8 @@ def brain_patient(
     seed: int = 0,  # of the samples
 ) -> tuple[
     dict, dict
-    # a row: participant_id, sequence, volume_ml, dice (phantom), flags; pictures by plane
+    # a row: participant_id, sequence, volume_ml, dice (phantom), flags; pictures by
+    # plane
 ]:
     "The brain mask of one patient's image."
     from glioma_repro.images.registration import middle_slices, read_sequence

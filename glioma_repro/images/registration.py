@@ -189,7 +189,8 @@ def middle_slices(
     size: float = 1.0,  # mm, pixels of the pictures
 ) -> dict[
     str, np.ndarray
-    # axial, coronal, sagittal: (H, W), seen from the patient's right or above, front or top
+    # axial, coronal, sagittal: (H, W), seen from the patient's right or above, front or
+    # top
     # up
 ]:
     """Three slices through a point, in the patient's own axes whatever the image's

@@ -29,7 +29,9 @@ def module_of(
 
 # %% ../../nbs/runs/site.ipynb #16dd22c1
 class ShowDocs:
-    "nbdev processor: renders `show_doc` cells from the installed module, and runs no other cell."
+    """nbdev processor: renders `show_doc` cells from the installed module, and runs no
+    other cell.
+    """
 
     def __init__(
         self,

@@ -136,7 +136,8 @@ def parse_value(
     if default is None or value is None or type(value) is type(default):
         return value
     raise ReproError(
-        f"parameter {name} = {text!r}: a value like {default!r} ({type(default).__name__}) is expected"
+        f"parameter {name} = {text!r}: a value like {default!r} "
+        f"({type(default).__name__}) is expected"
     )
 
 
@@ -248,7 +249,8 @@ def open_cohort(
     known = manifests()
     if str(name) in known:
         raise ReproError(
-            f"cohort {name} is not on disk: `glioma-repro fetch {name}`, then `glioma-repro curate {name} --source FOLDER "
+            f"cohort {name} is not on disk: `glioma-repro fetch {name}`, then "
+            f"`glioma-repro curate {name} --source FOLDER "
             f"--out {curated.parent}`, or give the curated folder itself"
         )
     raise ReproError(
@@ -439,7 +441,8 @@ def _is_cohort(text):
 
 def _banner(cohort):
     return (
-        "These patients are a phantom: made by a computer, nobody's data. The numbers test the method, not medicine."
+        "These patients are a phantom: made by a computer, nobody's data. The "
+        "numbers test the method, not medicine."
         if cohort.phantom
         else "Research on real patients. Not for clinical use."
     )
@@ -503,7 +506,8 @@ def table(
             .to_html(index=False, escape=True, border=0)
         )
         self._show(
-            f"<figure class='table'><figcaption><b>Table {self.shown}.</b> {html.escape(caption)}</figcaption>{body}</figure>"
+            f"<figure class='table'><figcaption><b>Table {self.shown}.</b> "
+            f"{html.escape(caption)}</figcaption>{body}</figure>"
         )
 
 
@@ -553,7 +557,8 @@ def figure(
     picture = base64.b64encode(buffer.getvalue()).decode()
     text = html.escape(caption, quote=True)
     self._show(
-        f"<figure><img src='data:image/png;base64,{picture}' alt=\"{text}\" style='max-width:100%'>"
+        f"<figure><img src='data:image/png;base64,{picture}' alt=\"{text}\" "
+        "style='max-width:100%'>"
         f"<figcaption><b>Figure {len(self.figures)}.</b> "
         f"{text}</figcaption></figure>"
     )
@@ -658,7 +663,8 @@ def finish(self: Study) -> dict:  # the content of results.json
     } | record["packages"]
     flat |= {"data": f"{record['data']['files']} files, {record['data']['sha256']}"}
     self._show(
-        "<figure class='table'><figcaption><b>Provenance.</b> What another person needs to get the same numbers.</figcaption>"
+        "<figure class='table'><figcaption><b>Provenance.</b> What another person "
+        "needs to get the same numbers.</figcaption>"
         + pd.DataFrame(
             {"": flat.keys(), "value": [str(value) for value in flat.values()]}
         ).to_html(index=False, border=0)
@@ -820,7 +826,8 @@ def _working(
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise ReproError(
-                f"{folder} is being made by another run; wait for it, or give another --label"
+                f"{folder} is being made by another run; wait for it, or give "
+                "another --label"
             ) from None
         seen = work / "fingerprint"
         if not seen.exists() or seen.read_text(encoding="utf-8") != mark:
@@ -886,7 +893,8 @@ def run(
         nbformat.write(executed, work / "notebook.ipynb")
         if not (work / "results.json").exists():
             raise ReproError(
-                f"{path.name} did not finish its record: its last cell must call study.finish()"
+                f"{path.name} did not finish its record: its last cell must call "
+                "study.finish()"
             )
         write_text(
             work / "report.html",
@@ -956,7 +964,8 @@ def _execute(notebook, parameters, work):
         if error.ename in ("ReproError", "PatientError", "SchemaError", "LeakError"):
             raise ReproError(error.evalue) from None
         raise ReproError(
-            f"the notebook stopped with {error.ename}: {error.evalue} (see {work / 'failed.ipynb'})"
+            f"the notebook stopped with {error.ename}: {error.evalue} (see "
+            f"{work / 'failed.ipynb'})"
         ) from None
     for leftover in ("view.ipynb", "failed.ipynb"):
         (work / leftover).unlink(missing_ok=True)
@@ -1067,7 +1076,8 @@ def report_index(
     body = pd.DataFrame(cells).to_html(index=False, escape=False, border=0)
     return write_text(
         runs / "index.html",
-        f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>Reports</title>{_STYLE}</head>"
+        "<!doctype html><html lang='en'><head><meta "
+        f"charset='utf-8'><title>Reports</title>{_STYLE}</head>"
         f"<body><h1>Reports</h1>{body}</body></html>",
     )
 
@@ -1146,7 +1156,8 @@ def _parse_parameters(name, pairs, external):
         check_parameters({key: None}, defaults, name)
         if key in given or not values:
             raise ReproError(
-                f"-p {key} needs one or more values, and is given once: -p {key} VALUE [VALUE …]"
+                f"-p {key} needs one or more values, and is given once: -p {key} "
+                "VALUE [VALUE …]"
             )
         given[key] = [parse_value(text, defaults[key], key) for text in values]
     if external:

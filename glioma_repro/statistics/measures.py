@@ -963,7 +963,8 @@ def fold_spread(
     minimum: int = 2,  # patients of each class that a fold needs
 ) -> dict[
     str, dict
-    # measure: folds, fold_mean, fold_sd, fold_min, fold_max, corrected_low, corrected_high
+    # measure: folds, fold_mean, fold_sd, fold_min, fold_max, corrected_low,
+    # corrected_high
 ]:
     """Each measure over the folds of all repeats; folds with fewer than `minimum`
     patients of a class are left out and not counted.
@@ -1351,7 +1352,8 @@ def pair(
     table_b: pd.DataFrame,  # of the other
 ) -> tuple[
     Scores, Scores, int
-    # the same patients in the same order; how many left out because the two tables disagree
+    # the same patients in the same order; how many left out because the two tables
+    # disagree
     # on their label
 ]:
     """The patients whom both models scored, matched by identity (a TCGA barcode is one
@@ -1759,7 +1761,8 @@ def mask_measures(
     voxel_size=(1.0, 1.0, 1.0),
 ) -> dict[
     str, float
-    # dice, volumetric_similarity, and in mm hausdorff, hausdorff_95; NaN where undefined
+    # dice, volumetric_similarity, and in mm hausdorff, hausdorff_95; NaN where
+    # undefined
 ]:
     """Agreement of two masks (Taha and Hanbury 2015); raises SchemaError if they are on
     different grids.
