@@ -4,7 +4,7 @@ import shlex
 from configparser import ConfigParser
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 here = Path(__file__).parent
 settings = ConfigParser(delimiters=["="])
@@ -25,9 +25,30 @@ STATUSES = [
 # The wheel carries the notebooks and the manifests, so that `glioma-repro run` works without a clone.
 CARRIED = {
     "glioma_repro.notebooks": "nbs",
-    "glioma_repro.notebooks.studies": "nbs/studies",
     "glioma_repro.data_manifests": "data_manifests",
-    "glioma_repro.data_manifests.published": "data_manifests/published",
+}
+SUFFIXES = (".ipynb", ".yaml", ".yml", ".csv", ".css")
+
+
+def folders_of(package: str, folder: str) -> dict[str, str]:
+    """Every folder below (and with) one that holds files to carry, by the package that they become."""
+    found = {}
+    for path in [here / folder, *sorted((here / folder).rglob("*"))]:
+        hidden = any(
+            part.startswith((".", "_")) for part in path.relative_to(here).parts
+        )
+        if (
+            path.is_dir()
+            and not hidden
+            and any(one.suffix in SUFFIXES for one in path.iterdir())
+        ):
+            place = path.relative_to(here / folder).parts
+            found[".".join((package, *place))] = path.relative_to(here).as_posix()
+    return found
+
+
+carried = {
+    name: place for one in CARRIED.items() for name, place in folders_of(*one).items()
 }
 
 setup(
@@ -51,9 +72,12 @@ setup(
         f"Natural Language :: {cfg['language']}",
         *(f"Programming Language :: Python :: {version}" for version in PYTHONS),
     ],
-    packages=["glioma_repro", *CARRIED],
-    package_dir=CARRIED,
-    package_data={"": ["*.ipynb", "*.yaml", "*.csv", "*.yml", "*.css"]},
+    packages=[
+        *find_packages(str(here), include=["glioma_repro", "glioma_repro.*"]),
+        *carried,
+    ],
+    package_dir=carried,
+    package_data={"": [f"*{suffix}" for suffix in SUFFIXES]},
     include_package_data=False,
     install_requires=shlex.split(cfg["requirements"]),
     extras_require={

@@ -22,7 +22,8 @@ from tables import markdown
 
 from glioma_repro.patients.core import generator, write_text
 from glioma_repro.statistics.measures import corrected_interval
-from glioma_repro.runs.study import device_name, run
+from glioma_repro.runs.execution import run
+from glioma_repro.runs.study import device_name
 
 SHORT = {True: "network, configuration 3", False: "texture support vector machine"}
 

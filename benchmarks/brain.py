@@ -58,8 +58,7 @@ def timed(function, *args, **settings):
 
 
 def tried(image, method, who, suffix, truth, seed=0):
-    """Dice, seconds and flags of a mask; a failure that says so is a flag, not a Dice.
-    """
+    """Dice, seconds and flags of a mask; a failure that says so is a flag, not a Dice."""
     try:
         (mask, notes), seconds = timed(brain_mask, image, method, who, suffix, seed)
         return dict(

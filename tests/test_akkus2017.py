@@ -293,7 +293,7 @@ def small_run(tmp_path_factory):
     """
     import json
 
-    from glioma_repro.runs.study import run
+    from glioma_repro.runs.execution import run
 
     folder = run(
         "akkus2017",

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from glioma_repro.patients.core import ReproError, read_predictions
-from glioma_repro.runs.study import run
+from glioma_repro.runs.execution import run
 
 SMALL = dict(folds=3, iterations=8, permutations=1, jobs=1)
 COHORT = "phantom:patients=18,voxel_size=6"

@@ -13,16 +13,16 @@ import nbformat
 import pytest
 
 from glioma_repro.patients.core import ReproError, read_cohort
-from glioma_repro.runs.study import (
+from glioma_repro.runs.command import main
+from glioma_repro.runs.execution import (
     find_notebook,
-    main,
     notebooks,
     parameters_of,
-    report_index,
     run,
     run_grid,
     run_view,
 )
+from glioma_repro.runs.report import report_index
 
 OPEN = "from glioma_repro.runs.study import open_study\nstudy = open_study('toy', dict(cohort=cohort, external=external, targets=targets, seed=seed, out=out))"
 PARAMETERS = (
@@ -166,7 +166,7 @@ def test_a_killed_run_goes_on_from_its_checkpoint(tiny, tmp_path):
     command = [
         sys.executable,
         "-c",
-        "import sys; from glioma_repro.runs.study import main; sys.exit(main())",
+        "import sys; from glioma_repro.runs.command import main; sys.exit(main())",
         "run",
         toy,
         "--cohort",

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from glioma_repro.patients.core import read_predictions
-from glioma_repro.runs.study import main
+from glioma_repro.runs.command import main
 
 QUICK = ["-p", "permutations", "0", "-p", "repeats", "1"]
 

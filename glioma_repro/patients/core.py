@@ -4,19 +4,22 @@
 
 # %% auto #0
 __all__ = ['SEQUENCES', 'TARGETS', 'TARGET_NAMES', 'PARTICIPANTS', 'PREDICTIONS', 'MEASUREMENTS', 'COLOURS', 'ReproError',
-           'PatientError', 'SchemaError', 'LeakError', 'atomic_path', 'write_text', 'write_json', 'sha256_of',
-           'fingerprint', 'participant_label', 'inside', 'seed_of', 'generator', 'cores', 'map_patients', 'read_volume',
-           'write_volume', 'check_same_grid', 'Column', 'validate_participants', 'Cohort', 'identity', 'read_cohort',
-           'Samples', 'read_samples', 'Predictions', 'predictions_of', 'concat', 'read_predictions', 'Measurements',
-           'read_measurements', 'measurements_of', 'set_style', 'show_images', 'project_root', 'real_data', 'carried']
+           'PatientError', 'SchemaError', 'LeakError', 'DiskError', 'atomic_path', 'write_text', 'mark_folder',
+           'unsealed', 'write_json', 'sha256_of', 'fingerprint', 'participant_label', 'inside', 'seed_of', 'generator',
+           'cores', 'map_patients', 'read_volume', 'write_volume', 'check_same_grid', 'Column', 'validate_participants',
+           'Cohort', 'identity', 'read_cohort', 'Samples', 'read_samples', 'Predictions', 'predictions_of', 'concat',
+           'read_predictions', 'Measurements', 'read_measurements', 'measurements_of', 'set_style', 'show_images',
+           'project_root', 'real_data', 'carried']
 
 # %% ../../nbs/patients/core.ipynb #70daa1c0
+import errno
 import hashlib
 import html
 import json
 import os
 import re
-import tempfile
+import secrets
+import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,6 +28,7 @@ import numpy as np
 import pandas as pd
 import SimpleITK as sitk
 from fastcore.basics import patch
+from filelock import FileLock, Timeout
 
 # a run's kernel: plain bars, which Papermill passes on to the terminal
 if os.environ.get("GLIOMA_RUN"):
@@ -85,6 +89,12 @@ TARGET_NAMES = {
 }  # target: what a table or figure calls it
 
 # %% ../../nbs/patients/core.ipynb #202927dc
+class DiskError(ReproError):
+    """The disk is full: nobody's own fault, so that everything stops and nobody is left
+    out for it.
+    """
+
+
 @contextmanager
 def atomic_path(
     path: str | Path,  # where the file (or folder) shall stand at the end
@@ -93,12 +103,28 @@ def atomic_path(
     exception came, else removed.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as folder:
-        # the same name: writers choose the format by its ending
-        temporary = Path(folder) / path.name
-        yield temporary
-        os.replace(temporary, path)
+    folder = path.parent / f".writing-{secrets.token_hex(6)}"
+    lock = Path(f"{folder}.lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _clean(path.parent)
+        # held while we live: whoever finds it free may clean up behind us
+        with FileLock(lock):
+            folder.mkdir()
+            # the same name: writers choose the format by its ending
+            yield folder / path.name
+            _seal(folder / path.name, path)
+            os.replace(folder / path.name, path)
+    except Exception as error:
+        if _disk_full(error, path.parent):
+            raise DiskError(
+                f"{path} could not be written: the disk is full; make room and start "
+                "again"
+            ) from None
+        raise
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        lock.unlink(missing_ok=True)
 
 
 def write_text(
@@ -109,6 +135,95 @@ def write_text(
     with atomic_path(path) as temporary:
         temporary.write_bytes(text.encode("utf-8"))
     return Path(path)
+
+# %% ../../nbs/patients/core.ipynb #c2b3956c
+def _clean(folder):
+    "Removes what killed processes of ours were writing in a folder."
+    with os.scandir(folder) as entries:
+        locks = [
+            Path(one.path)
+            for one in entries
+            if re.fullmatch(r"\.writing-[0-9a-f]{12}\.lock", one.name)
+        ]
+    for lock in locks:
+        try:
+            with FileLock(lock, blocking=False):
+                shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+                lock.unlink(missing_ok=True)
+        except (Timeout, OSError):
+            pass  # somebody is writing there
+
+
+def _disk_full(error, folder):
+    "Whether a disk without room is behind an error; ITK's errors do not say so."
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return isinstance(error, RuntimeError) and shutil.disk_usage(folder).free < 1 << 16
+
+# %% ../../nbs/patients/core.ipynb #2529bf40
+_MARK = ".mark"  # a file in a folder: everything below it is sealed
+
+
+def mark_folder(
+    folder: str | Path,  # its files and those of its folders get a seal from now on
+    mark: str,  # fingerprint of what the files depend on
+):
+    "Marks a folder, so that `atomic_path` seals what is written there."
+    write_text(Path(folder) / _MARK, mark)
+
+
+def _mark_of(path):
+    "The mark of the nearest marked folder above a file, or None."
+    marks = (one / _MARK for one in list(path.absolute().parents)[:4])
+    found = next((one for one in marks if one.is_file()), None)
+    return None if found is None else found.read_text(encoding="utf-8")
+
+
+def _digest(path):
+    "The hash of a file, or of all files of a folder."
+    if path.is_dir():
+        return fingerprint(
+            {
+                one.relative_to(path).as_posix(): sha256_of(one)
+                for one in path.rglob("*")
+                if one.is_file()
+            }
+        )
+    return sha256_of(path)
+
+
+def _seal(written, path):
+    "Writes the seal of what is about to become `path`."
+    mark = None if path.name == _MARK else _mark_of(path)
+    if mark is not None and written.exists():
+        seal = path.parent / f".{path.name}.seal"
+        temporary = written.parent / "seal"
+        temporary.write_text(fingerprint(mark, _digest(written)), encoding="utf-8")
+        os.replace(temporary, seal)
+
+# %% ../../nbs/patients/core.ipynb #d50ad8fc
+def unsealed(
+    folder: str | Path,  # a marked folder
+) -> list[Path]:
+    """What stands in a marked folder and is not as it was written: changed, or of
+    another mark.
+    """
+    folder, found, whole = Path(folder), [], set()
+    for path in sorted(folder.rglob("*")):
+        if path.name.startswith(".") or any(
+            one in whole or one.name.startswith(".writing-") for one in path.parents
+        ):
+            continue
+        seal = path.parent / f".{path.name}.seal"
+        if seal.is_file():
+            whole.add(path)
+            if seal.read_text(encoding="utf-8", errors="replace") != fingerprint(
+                _mark_of(path), _digest(path)
+            ):
+                found.append(path)
+        elif path.is_file():
+            found.append(path)
+    return found
 
 # %% ../../nbs/patients/core.ipynb #df62b0d1
 def write_json(
@@ -127,10 +242,16 @@ def _plain(value):
     "The same content in JSON's own types."
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, pd.DataFrame):  # its text would leave out rows
+        return {
+            "columns": _plain(list(value.columns)),
+            "index": _plain(list(value.index)),
+            "rows": _plain(value.to_numpy(dtype=object)),
+        }
     if isinstance(value, (list, tuple, set, np.ndarray, pd.Series)):
         return [
             _plain(item)
-            for item in (sorted(value) if isinstance(value, set) else value)
+            for item in (sorted(value, key=str) if isinstance(value, set) else value)
         ]
     if (
         value is None
@@ -146,11 +267,16 @@ def _plain(value):
 def sha256_of(
     path: str | Path,  # a file
 ) -> str:
-    "The SHA-256 of a file's bytes, as 64 hexadecimal digits."
+    """The SHA-256 of a file's bytes, as 64 hexadecimal digits; raises ReproError if it
+    cannot be read.
+    """
     digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
+    try:
+        with open(path, "rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise ReproError(f"{path} cannot be read: {error.strerror}") from None
     return digest.hexdigest()
 
 
@@ -230,6 +356,8 @@ def _guarded(function, participant_id, own, settings):
         return participant_id, function(participant_id, *own, **settings), None
     except PatientError as error:
         return participant_id, None, error.problem
+    except DiskError:
+        raise  # the next patient would not find room either
     except Exception as error:  # whatever it is, it is this patient's problem alone
         return participant_id, None, f"{type(error).__name__}: {error}"
 
@@ -331,6 +459,8 @@ def _on_cluster(calls, scheduler):
         }
         for future in as_completed(waiting):
             error = future.exception()
+            if isinstance(error, DiskError):
+                raise error
             if error is None:
                 yield future.result()
             else:
@@ -1460,10 +1590,12 @@ def carried(
     """A file that travels with the library: from the clone where there is one, from the
     installed package otherwise.
     """
+    import glioma_repro
+
     root, (kind, *rest) = project_root(), parts
     folder = (
         root / {"notebooks": "nbs"}.get(kind, kind)
         if root
-        else Path(__file__).resolve().parent / kind
+        else Path(glioma_repro.__file__).resolve().parent / kind
     )
     return inside(folder, *rest)
