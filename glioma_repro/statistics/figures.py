@@ -166,6 +166,20 @@ def _draw_roc(axis, number, title, label, score, iterations, threshold, rng):
         )
 
 
+def _marks(predictions, positive, threshold):
+    """What a score must reach to be called: the threshold, or of three classes the best
+    other score of the patient.
+    """
+    if threshold is None or predictions.table["class"].nunique() < 3:
+        return threshold
+    mean = predictions.per_patient().table
+    mean = mean[(mean["class"] != positive) & mean["label"].notna()]
+    mean = mean.groupby(["cohort", "participant_id", "class"], dropna=False, sort=True)[
+        "score"
+    ].mean()
+    return mean.groupby(level=[0, 1], dropna=False, sort=True).max().to_numpy(float)
+
+
 def _curve_panels(predictions, by, draw, iterations, threshold, seeds, labels, corner):
     "One panel a target, one curve a model; `draw` draws a curve."
     curves = list(_curves(predictions, by))
@@ -174,13 +188,14 @@ def _curve_panels(predictions, by, draw, iterations, threshold, seeds, labels, c
         for number, (_, title, positive, part) in enumerate(
             curve for curve in curves if curve[0] == target
         ):
+            mark = _marks(part, positive, threshold)
             draw(
                 axis,
                 number,
                 title,
                 *_one_a_patient(part, positive),
                 iterations,
-                threshold,
+                mark,
                 generator(*seeds, target, title),
             )
         axis.set(
@@ -205,7 +220,9 @@ def plot_roc(
     predictions: Predictions,  # any number of targets and models
     by: str = "model",  # the column whose values become lines
     iterations: int = 1000,  # bootstrap draws of patients for the band
-    threshold: float | None = 0.5,  # operating point, marked by a symbol; None for none
+    # operating point, marked by a symbol (of three classes: the highest score); None
+    # for none
+    threshold: float | None = 0.5,
     seed: int = 0,  # of the draws
 ):  # matplotlib figure, one panel a target
     """ROC curves with the 95 % band of a bootstrap over patients; legend: AUROC and its
@@ -282,7 +299,9 @@ def plot_precision_recall(
     predictions: Predictions,  # any number of targets and models
     by: str = "model",  # the column whose values become lines
     iterations: int = 1000,  # bootstrap draws of patients for the band
-    threshold: float | None = 0.5,  # operating point, marked by a symbol; None for none
+    # operating point, marked by a symbol (of three classes: the highest score); None
+    # for none
+    threshold: float | None = 0.5,
     seed: int = 0,  # of the draws
 ):  # matplotlib figure, one panel a target
     """Precision-recall curves with the 95 % band of a bootstrap over patients; legend:
@@ -512,12 +531,14 @@ def plot_box(
     return figure
 
 # %% ../../nbs/statistics/figures.ipynb #79cd4914
-# verdict: colour
 _VERDICTS = {
     "reproduced": COLOURS[2],
+    "exact": COLOURS[2],
+    "rounded twice": COLOURS[0],
     "differs": COLOURS[5],
+    "not decided": "#8a6200",
     "not testable here": "0.5",
-}
+}  # verdict: colour
 
 
 def plot_forest(
