@@ -267,7 +267,7 @@ def test_inclusion_flow_adds_up(tmp_path):
         )
     )
     included = include(
-        cohort, {"IDH known": "idh.notna()", "site A or B": "site != 'C'"}
+        cohort, {"IDH known": "idh is not None", "site A or B": "site != 'C'"}
     )
     flow = flow_table(included)
     assert (
@@ -499,3 +499,26 @@ def test_an_unknown_cohort_names_the_nearest():
 def test_duplicate_patients_in_a_table_are_an_error():
     with pytest.raises(SchemaError, match="sub-1 stands in it twice"):
         Cohort("twice", pd.DataFrame(dict(participant_id=["sub-1", "sub-1"])))
+
+
+def test_public_labels_do_not_make_a_voxel_size_known(tmp_path):
+    from glioma_repro.statistics.clinical import with_public_labels
+
+    rules = manifest_of("tcga-lgg-slices").tables[0]
+    columns = [rules["key"], *(rule["from"] for rule in rules["columns"].values())]
+    given = {"Patient ID": "TCGA-CS-4941", "Diagnosis Age": "40", "Sex": "Male"}
+    lines = ["\t".join(columns), "\t".join(given.get(name, "NA") for name in columns)]
+    (tmp_path / rules["file"]).write_text("\n".join(lines) + "\n")
+    cohort = Cohort(
+        "slices",
+        pd.DataFrame(dict(participant_id=["sub-1"], tcga_barcode=["TCGA-CS-4941"])),
+        title="t",
+        voxel_size_known=False,
+        mask_method="manual",
+    )
+    more = with_public_labels(cohort, tmp_path)
+    assert (
+        more.participants["sex"].tolist() == ["male"]
+        and not more.voxel_size_known
+        and (more.title, more.mask_method) == ("t", "manual")
+    )

@@ -2,8 +2,12 @@
 outside.
 """
 
+import json
 import os
+import re
+import shutil
 import signal
+import subprocess
 
 import numpy as np
 import pandas as pd
@@ -11,12 +15,16 @@ import pytest
 import SimpleITK as sitk
 
 from glioma_repro.patients.core import (
+    Cohort,
     PatientError,
     Predictions,
     ReproError,
+    Samples,
     SchemaError,
     atomic_path,
+    identity,
     inside,
+    log_to,
     map_patients,
     participant_label,
     predictions_of,
@@ -26,7 +34,9 @@ from glioma_repro.patients.core import (
     read_volume,
     validate_participants,
     write_json,
+    write_volume,
 )
+from glioma_repro.patients.files import read_json
 
 FOUR = [f"sub-{number}" for number in range(4)]
 
@@ -260,3 +270,233 @@ def test_samples_are_never_unpickled(tmp_path):
             ValueError, match="Python objects|allow_pickle|Object arrays"
         ):
             read_samples(folder, memory_map)
+
+
+# --- what was wrong before ---
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_an_unforeseen_failure_leaves_its_traceback_in_the_log_and_the_threads_alone(
+    tmp_path, jobs
+):
+    before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(5)
+    with log_to(tmp_path / "problems.log"):
+        _, problems = map_patients(answer, FOUR, jobs=jobs, bad="sub-2", how="crash")
+    assert sitk.ProcessObject.GetGlobalDefaultNumberOfThreads() == 5
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
+    assert (
+        problems["problem"].tolist() == ["ZeroDivisionError: a bug"]
+        and type(problems["problem"][0]) is str
+    )
+    text = (tmp_path / "problems.log").read_text(encoding="utf-8")
+    assert (
+        "sub-2: Traceback" in text
+        and 'raise ZeroDivisionError("a bug")' in text
+        and text.count("Traceback (most recent") == 1
+    )
+    with log_to(tmp_path / "none.log"):
+        map_patients(answer, FOUR, jobs=1, bad="sub-2", how="raise")
+    assert not (tmp_path / "none.log").exists()  # what a PatientError says is enough
+
+
+def some_samples(value):
+    """One sample of one patient."""
+    return Samples(
+        np.full((1, 1, 2, 2), value),
+        pd.DataFrame(dict(participant_id=["sub-1"], slice=[3])),
+        pd.DataFrame(dict(idh=["mutant"]), dtype="string"),
+        ("a",),
+    )
+
+
+def test_samples_replace_older_samples_and_nothing_else(tmp_path):
+    for value in (1.0, 2.0):
+        some_samples(value).write(tmp_path / "samples")
+    again = read_samples(tmp_path / "samples")
+    assert (
+        again.inputs[0, 0, 0, 0] == 2.0
+        and again.table["slice"].tolist() == [3]
+        and [path.name for path in tmp_path.iterdir()] == ["samples"]
+    )
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years")
+    (tmp_path / "file").write_text("x")
+    for name in ("mine", "file"):
+        with pytest.raises(ReproError, match=f"{name} is there and holds no samples"):
+            some_samples(3.0).write(tmp_path / name)
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years" and (
+        tmp_path / "file"
+    ).read_text() == "x"
+
+
+def test_an_unknown_patient_is_named(tiny):
+    with pytest.raises(ReproError, match="cohort tiny has no patient sub-77, sub-78"):
+        tiny.subset(["sub-1", "sub-77", "sub-78"])
+
+
+@pytest.mark.parametrize(
+    "name,who",
+    [
+        ("TCGA-CS-4941", "TCGA-CS-4941"),
+        ("tcga.cs.4941", "TCGA-CS-4941"),
+        ("sub-TCGACS4941", "TCGA-CS-4941"),
+        ("TCGA-CS-4941-01A-11D", "TCGA-CS-4941"),
+        ("TCGA_CS_4941_19960909", "TCGA-CS-4941"),
+        ("TCGA-CS-A4941", "c:TCGA-CS-A4941"),
+        ("TCGA-CS-49410", "c:TCGA-CS-49410"),
+        ("TCGA-CS-494", "c:TCGA-CS-494"),
+    ],
+)
+def test_whose_barcode(name, who):
+    assert identity(name, "c") == who
+
+
+def test_zero_days_of_survival_are_kept_and_unknown_stays_unknown():
+    table = validate_participants(
+        pd.DataFrame(
+            dict(
+                participant_id=["sub-1", "sub-2"],
+                survival_days=["0", None],
+                age=[0, 120],
+                death=["1", None],
+            )
+        )
+    )
+    assert (
+        table["survival_days"].tolist()[0] == 0
+        and table["survival_days"].isna()[1]
+        and table["age"].tolist() == [0, 120]
+    )
+
+
+# --- BIDS ---
+
+
+def test_what_bids_allows_is_read(tmp_path):
+    words = {
+        "male": "m M male Male MALE".split(),
+        "female": "f F female Female FEMALE".split(),
+        "other": "o O other Other OTHER".split(),
+    }
+    rows = [(word, ours) for ours, spellings in words.items() for word in spellings] + [
+        ("n/a", None),
+        ("N/A", None),
+    ]
+    lines = [
+        f"sub-{number:02d}\t{word}\t{'89+' if number else 'n/a'}\tn/a"
+        for number, (word, _) in enumerate(rows)
+    ]
+    (tmp_path / "participants.tsv").write_text(
+        "participant_id\tsex\tage\thandedness\n" + "\n".join(lines) + "\n"
+    )
+    table = read_cohort(tmp_path).participants
+    assert [None if pd.isna(word) else word for word in table["sex"]] == [
+        ours for _, ours in rows
+    ]
+    assert (
+        table["age"].isna().tolist() == [True] + [False] * 16
+        and table["age"].max() == 89
+        and table["handedness"].isna().all()
+    )
+
+
+def bids_set(folder):
+    """A cohort with what is awkward: quotes and line breaks, unknown words, somebody
+    left out.
+    """
+    table = pd.DataFrame(
+        dict(
+            participant_id=["sub-01", "sub-02"],
+            age=[40.5, None],
+            sex=["other", None],
+            idh=["mutant", None],
+            survival_days=[0, 20.0],
+            histology=['a "b"\tc', "two\nlines"],
+            theirs=["x", None],
+        )
+    )
+    cohort = Cohort(
+        "awkward",
+        table,
+        folder,
+        problems=pd.DataFrame(
+            [("sub-03", 'line\nbreak "q"')], columns=["participant_id", "problem"]
+        ),
+    )
+    cohort.write()
+    for one in cohort.ids:
+        noise = np.random.default_rng(0).normal(size=(16, 16, 16)).astype(np.float32)
+        write_volume(sitk.GetImageFromArray(noise), cohort.path(one, "T1w"))
+    return cohort
+
+
+def test_what_is_written_keeps_the_rules_of_bids(tmp_path):
+    cohort = bids_set(tmp_path)
+    lines = (tmp_path / "participants.tsv").read_bytes().decode("utf-8").split("\n")
+    assert (
+        lines[0].split("\t")[0] == "participant_id"
+        and lines.pop() == ""
+        and len({line.count("\t") for line in lines}) == 1
+    )
+    assert (
+        "" not in [cell for line in lines for cell in line.split("\t")]
+        and [line.split("\t")[0] for line in lines[1:]] == cohort.ids
+    )
+    described = read_json(tmp_path / "participants.json")
+    assert sorted(described) == sorted(lines[0].split("\t")) and all(
+        entry["Description"] for entry in described.values()
+    )
+    assert all(
+        isinstance(entry.get("Levels", {}), dict)
+        and isinstance(entry.get("Units", ""), str)
+        for entry in described.values()
+    )
+    about = read_json(tmp_path / "dataset_description.json")
+    assert (
+        about["Name"]
+        and re.fullmatch(r"\d+\.\d+\.\d+", about["BIDSVersion"])
+        and about["DatasetType"] == "raw"
+        and isinstance(about["License"], str)
+    )
+    ignored = (tmp_path / ".bidsignore").read_text().split()
+    known = {
+        "participants.tsv",
+        "participants.json",
+        "dataset_description.json",
+        ".bidsignore",
+        "sub-01",
+        "sub-02",
+        "derivatives",
+        *ignored,
+    }
+    assert {path.name for path in tmp_path.iterdir()} <= known
+    again = read_cohort(tmp_path)
+    assert again.participants["histology"].tolist() == [
+        'a "b" c',
+        "two lines",
+    ] and again.problems["problem"].tolist() == ['line break "q"']
+    (tmp_path / ".bidsignore").write_text("mine\n")
+    again.write()
+    assert (tmp_path / ".bidsignore").read_text() == "mine\n"  # a person's file stays
+
+
+@pytest.mark.parametrize("program", ["bids-validator", "bids-validator-deno"])
+def test_the_validator_of_bids_finds_no_error(tmp_path, program):
+    if shutil.which(program) is None:
+        pytest.skip(
+            f"{program} is not installed (npm install -g bids-validator; pip install "
+            "bids-validator-deno)"
+        )
+    bids_set(tmp_path / "set")
+    done = subprocess.run(
+        [program, str(tmp_path / "set"), "--json"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    issues = json.loads(done.stdout[done.stdout.index("{") :])["issues"]
+    errors = issues.get("errors") or [
+        one for one in issues.get("issues", []) if one["severity"] == "error"
+    ]
+    assert not errors

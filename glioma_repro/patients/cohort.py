@@ -4,19 +4,18 @@
 
 # %% auto #0
 __all__ = ['UNITS', 'COLUMN_RULE', 'MAPPING', 'TABLE_RULE', 'FILE_RULE', 'MANIFEST', 'KINDS', 'facts', 'include', 'flow_table',
-           'plot_flow', 'check_no_leak', 'Split', 'nearest_of', 'target_names', 'usable_targets', 'patient_splits',
-           'plot_splits', 'site_splits', 'split_external', 'read_yaml', 'check_keys', 'map_columns', 'read_mapped',
-           'Manifest', 'load_manifest', 'manifests', 'manifest_of', 'cohorts_table', 'review']
+           'plot_flow', 'check_no_leak', 'Split', 'target_names', 'usable_targets', 'patient_splits', 'plot_splits',
+           'site_splits', 'split_external', 'map_columns', 'read_mapped', 'Manifest', 'load_manifest', 'manifests',
+           'manifest_of', 'cohorts_table', 'review']
 
 # %% ../../nbs/patients/cohort.ipynb #29977bf6
-import difflib
+import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from glioma_repro.patients.core import (
     COLOURS,
@@ -30,12 +29,24 @@ from glioma_repro.patients.core import (
     SchemaError,
     carried,
     generator,
+    from_bids,
     participant_label,
     read_cohort,
+    read_participants,
     set_style,
     validate_participants,
     write_text,
 )
+from glioma_repro.patients.files import (
+    check_keys,
+    listed,
+    named,
+    nearest_of,
+    read_text_table,
+    read_yaml,
+    short,
+)
+from .query import matches
 
 # %% ../../nbs/patients/cohort.ipynb #75074d39
 def facts(
@@ -62,7 +73,7 @@ def facts(
 
 def include(
     cohort: Cohort,  # everybody
-    rules: dict,  # name of the rule: pandas query that keeps a patient
+    rules: dict,  # name of the rule: query that keeps a patient
 ) -> Cohort:  # those whom every rule keeps; `flow` says who fell out where
     """Applies inclusion rules in order; raises ReproError for a query that cannot be
     read or when nobody is left.
@@ -70,12 +81,13 @@ def include(
     for name, query in rules.items():
         known = facts(cohort)
         try:
-            keep = known.query(query, engine="python")["participant_id"].tolist()
-        except Exception as error:
+            keep = known["participant_id"][matches(known, query)].tolist()
+        except ReproError as error:
+            raise ReproError(f"the inclusion rule {short(name)}: {error}") from None
+        if not keep:
             raise ReproError(
-                f"the inclusion rule {name!r} ({query}) cannot be read: {error}; "
-                f"columns are {', '.join(known.columns)}"
-            ) from None
+                f"cohort {cohort.name}: nobody is left after the rule {short(name)}"
+            )
         cohort = cohort.subset(keep, name)
     return cohort
 
@@ -214,17 +226,6 @@ class Split:
         )
 
 # %% ../../nbs/patients/cohort.ipynb #a1180fd6
-def nearest_of(
-    word: str,  # what was given
-    known,  # what could be meant
-) -> str:
-    "The end of an error message: the nearest known word, and all of them."
-    near = difflib.get_close_matches(str(word), list(map(str, known)), 1, 0.4)
-    return (
-        f"; did you mean {near[0]}? Known are " if near else "; known are "
-    ) + ", ".join(map(str, known))
-
-
 def target_names(
     targets,  # "all", one name, several with commas between, or a list of names
 ) -> tuple[str, ...]:
@@ -532,7 +533,7 @@ def site_splits(
 # %% ../../nbs/patients/cohort.ipynb #241ecff0
 def split_external(
     cohort: Cohort,  # everybody, or the development cohort
-    external,  # a pandas query, or a Cohort
+    external,  # a query, participant_ids, a file of them, or a Cohort
     # "development" or "external": drop who is in both from that side; None: LeakError
     drop_shared_from: str | None = None,
 ) -> tuple[Cohort, Cohort]:  # development, external
@@ -542,9 +543,14 @@ def split_external(
     if isinstance(external, Cohort):
         development, test = cohort, external
     else:
-        test = cohort.subset(external, f"external: {external}")
+        name = (
+            external
+            if isinstance(external, str) and len(external) <= 200
+            else "the patients named"
+        )
+        test = cohort.subset(external, f"external: {name}")
         rest = set(cohort.ids) - set(test.ids)
-        development = cohort.subset(rest, f"not external: not ({external})")
+        development = cohort.subset(rest, f"not external: not ({name})")
     if drop_shared_from not in (None, "development", "external"):
         raise ReproError(
             "drop_shared_from is 'development', 'external' or None, not "
@@ -568,110 +574,6 @@ def _without(cohort, identities, rule):
     known = cohort.identities()
     return cohort.subset(known.index[~known.isin(identities)].tolist(), rule)
 
-# %% ../../nbs/patients/cohort.ipynb #81ea9fa7
-class _Loader(yaml.SafeLoader):
-    """yaml.SafeLoader that refuses a key given twice and reads only true and false as
-    booleans (YAML 1.2).
-    """
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [
-        (tag, pattern)
-        for tag, pattern in resolvers
-        if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp")
-    ]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile("^(?:true|false)$"), list("tf")
-)
-
-
-def _mapping_once(loader, node):
-    "A mapping whose keys are all different."
-    keys = [loader.construct_object(key) for key, _ in node.value]
-    twice = next((key for number, key in enumerate(keys) if key in keys[:number]), None)
-    if twice is not None:
-        raise yaml.constructor.ConstructorError(
-            None, None, f"the key {twice!r} stands twice", node.start_mark
-        )
-    return {
-        key: loader.construct_object(value, deep=True)
-        for key, (_, value) in zip(keys, node.value)
-    }
-
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping_once)
-
-
-def read_yaml(
-    path: str | Path,  # a YAML file
-) -> dict:
-    """Reads a YAML file safely; raises ReproError that names file and line for a tag, a
-    key given twice or broken YAML.
-    """
-    path = Path(path)
-    try:
-        # a SafeLoader: no tag but YAML's own
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except FileNotFoundError:
-        raise ReproError(f"{path} is missing") from None
-    except (yaml.YAMLError, UnicodeDecodeError, TypeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        raise ReproError(
-            f"{path}{where}: {getattr(error, 'problem', None) or error}; only plain "
-            "YAML is read"
-        ) from None
-    if not isinstance(content, dict):
-        raise ReproError(f"{path} holds no keys; a mapping of key: value is expected")
-    return content
-
-# %% ../../nbs/patients/cohort.ipynb #ed3e0108
-def check_keys(
-    content,  # what was read
-    # a type, a tuple of types, [schema of each item], or {key: schema}; "key?" may be
-    # absent, "*" is any key
-    schema,
-    where: str,  # the file, for the error
-):
-    """Raises ReproError that names file, key and the nearest known key unless the
-    content is as the schema says.
-    """
-    if isinstance(schema, dict):
-        _check_mapping(content, schema, where)
-    elif isinstance(schema, list):
-        if not isinstance(content, list):
-            raise ReproError(f"{where}: a list is expected, not {content!r}")
-        for number, item in enumerate(content):
-            check_keys(item, schema[0], f"{where}[{number}]")
-    elif not isinstance(content, schema) or (
-        isinstance(content, bool) and schema in (int, str)
-    ):
-        kinds = " or ".join(
-            one.__name__ for one in (schema if isinstance(schema, tuple) else (schema,))
-        )
-        raise ReproError(f"{where}: {content!r} is not of type {kinds}")
-
-
-def _check_mapping(content, schema, where):
-    "The keys of one level."
-    if not isinstance(content, dict):
-        raise ReproError(f"{where}: key: value pairs are expected, not {content!r}")
-    known = {key.rstrip("?"): rule for key, rule in schema.items()}
-    for key, value in content.items():
-        if str(key) not in known and "*" not in known:
-            raise ReproError(f"{where}: unknown key {key!r}{nearest_of(key, known)}")
-        check_keys(value, known.get(str(key), known.get("*")), f"{where}: {key}")
-    missing = [
-        key
-        for key in schema
-        if not key.endswith("?") and key != "*" and key not in content
-    ]
-    if missing:
-        raise ReproError(f"{where}: the key {missing[0]} is missing")
-
 # %% ../../nbs/patients/cohort.ipynb #0922aa14
 UNITS = {
     "survival_days": {
@@ -685,7 +587,7 @@ UNITS = {
 
 # how one column is described
 COLUMN_RULE = {
-    "from": (str, list),
+    "from": (str, [str]),
     "words?": {"*": (str, int)},
     "units?": str,
     "any?": str,
@@ -707,6 +609,12 @@ def map_columns(
                 f"{source}: {name!r} is no column of a participants "
                 f"table{nearest_of(name, PARTICIPANTS)}"
             )
+    if not table.columns.is_unique:
+        twice = table.columns[table.columns.duplicated()][0]
+        raise SchemaError(
+            f"{source}: the column {short(twice)} stands twice in it; rename or "
+            "remove one"
+        )
     unknown = {str(word) for word in unknown}
     return pd.DataFrame(
         {
@@ -720,10 +628,15 @@ def map_columns(
 def _map_one(table, name, rule, unknown, source):
     "One of our columns."
     parts = []
+    if not rule["from"]:
+        raise SchemaError(
+            f"{source}: {name} is from no column; name one after `from`, or take "
+            f"{name} out"
+        )
     for column in [rule["from"]] if isinstance(rule["from"], str) else rule["from"]:
         if column not in table:
             raise SchemaError(
-                f"{source}: no column {column!r} for "
+                f"{source}: no column {short(column)} for "
                 f"{name}{nearest_of(column, table.columns)}"
             )
         values = table[column].astype("string").str.strip()
@@ -734,8 +647,8 @@ def _map_one(table, name, rule, unknown, source):
         return _map_units(parts[0], name, rule, source)
     # one of several columns is enough for the word `any`; else all must be known
     given = pd.concat(parts, axis=1)
-    first, hit = given.iloc[:, 0], (given == rule["any"]).any(axis=1)
-    return first.mask(given.isna().any(axis=1)).mask(hit, rule["any"])
+    first, hit = given.iloc[:, 0], (given == rule.get("any", "")).any(axis=1)
+    return first.mask(given.isna().any(axis=1)).mask(hit, rule.get("any"))
 
 # %% ../../nbs/patients/cohort.ipynb #0516b64a
 def _map_words(values, name, column, rule, source):
@@ -746,11 +659,10 @@ def _map_words(values, name, column, rule, source):
     wrong = values.dropna()[~values.dropna().isin(list(words))]
     if len(wrong):
         raise SchemaError(
-            f"{source}, column {column!r}: the word {wrong.iloc[0]!r} "
+            f"{source}, column {short(column)}: the word {short(wrong.iloc[0])} "
             f"({(wrong == wrong.iloc[0]).sum()} rows, the first for "
             f"{wrong.index[0]}) is not mapped to {name}; mapped are "
-            f"{', '.join(map(repr, words))}: add it, or list it as "
-            "unknown"
+            f"{listed(map(repr, words))}: add it, or list it as unknown"
         )
     return values.map(words).astype("string")
 
@@ -762,14 +674,14 @@ def _map_units(values, name, rule, source):
     factors = UNITS.get(name)
     if factors is None or rule["units"] not in factors:
         known = f"{', '.join(factors)} are known" if factors else "it has none"
-        raise SchemaError(f"{source}: units {rule['units']!r} for {name}: {known}")
+        raise SchemaError(f"{source}: units {short(rule['units'])} for {name}: {known}")
     try:
         numbers = pd.to_numeric(values).astype("Float64") * factors[rule["units"]]
     except (ValueError, TypeError):
         wrong = values.dropna()[pd.to_numeric(values.dropna(), errors="coerce").isna()]
         raise SchemaError(
-            f"{source}, column {rule['from']!r}: {wrong.iloc[0]!r} is no number (for "
-            f"{wrong.index[0]})"
+            f"{source}, column {short(rule['from'])}: {short(wrong.iloc[0])} is no "
+            f"number (for {wrong.index[0]})"
         ) from None
     return numbers.round() if name == "survival_days" else numbers
 
@@ -794,52 +706,20 @@ def read_mapped(
     or SchemaError naming file, column and word.
     """
     folder = Path(folder)
-    mapping = folder / "mapping.yaml" if mapping is None else Path(mapping)
-    if mapping == folder / "mapping.yaml" and not mapping.exists():
+    if mapping is None and not os.path.lexists(folder / "mapping.yaml"):
         return read_cohort(folder)
-    rules = read_yaml(mapping)
-    check_keys(rules, MAPPING, str(mapping))
-    source = folder / "participants.tsv"
-    if not source.exists():
-        raise ReproError(f"{folder} is not a BIDS folder: no participants.tsv in it")
-    table = pd.read_csv(
-        source, sep="\t", dtype="string", na_values=[], keep_default_na=False
-    )
-    unknown = ["", "n/a", *rules.get("unknown", [])]
-    key = rules["columns"].get("participant_id", {"from": "participant_id"})["from"]
-    if key not in table:
-        raise SchemaError(
-            f"{source}: no column {key!r} with the patients' names; it has "
-            f"{', '.join(table.columns)}"
+    mapping = folder / "mapping.yaml" if mapping is None else Path(mapping)
+    rules, source = read_yaml(mapping), named(folder / "participants.tsv")
+    check_keys(rules, MAPPING, named(mapping))
+    if not re.fullmatch(r"[^/\\]*[^/\\.][^/\\]*", rules.get("name", "x")):
+        raise ReproError(
+            f"{named(mapping)}: the name {short(rules['name'])} would lead out of a "
+            "folder; "
+            "use letters, digits and '-'"
         )
-    table.index = pd.Index([participant_label(one) for one in table[key]], name=None)
-    mapped = map_columns(
-        table,
-        {
-            name: rule
-            for name, rule in rules["columns"].items()
-            if name != "participant_id"
-        },
-        unknown,
-        str(source),
-    )
-    used = [
-        column
-        for rule in rules["columns"].values()
-        for column in (
-            [rule["from"]] if isinstance(rule["from"], str) else rule["from"]
-        )
-    ]
-    rest = table[
-        [
-            name
-            for name in table
-            if name not in used and name not in mapped and name != "participant_id"
-        ]
-    ]
-    rest = rest.mask(rest.isin([str(word) for word in unknown]))
-    joined = (
-        pd.concat([mapped, rest], axis=1).rename_axis("participant_id").reset_index()
+    table = _named_rows(read_participants(folder), rules["columns"], source)
+    joined = _joined(
+        table, rules["columns"], ["", "n/a", *rules.get("unknown", [])], source
     )
     settings = {
         name: rules[name]
@@ -848,10 +728,54 @@ def read_mapped(
     }
     return Cohort(
         rules.get("name", folder.name),
-        validate_participants(joined, str(source)),
+        validate_participants(joined, source),
         folder,
         **settings,
     )
+
+
+def _named_rows(table, columns, source):
+    "The table with the patients' labels as its index."
+    key = columns.get("participant_id", {"from": "participant_id"})["from"]
+    if not isinstance(key, str):
+        raise SchemaError(
+            f"{source}: participant_id is from {short(key)}; one column with the "
+            "patients' "
+            "names is expected"
+        )
+    if key not in table:
+        raise SchemaError(
+            f"{source}: no column {short(key)} with the patients' names; it has "
+            f"{listed(table.columns)}"
+        )
+    return table.set_axis([participant_label(one) for one in table[key]], axis=0)
+
+
+def _joined(table, columns, unknown, source):
+    "The mapped columns and those that the mapping does not name, as BIDS allows them."
+    mapped = map_columns(
+        table,
+        {name: rule for name, rule in columns.items() if name != "participant_id"},
+        unknown,
+        source,
+    )
+    sources = [rule["from"] for rule in columns.values()]
+    used = {
+        column
+        for given in sources
+        for column in ([given] if isinstance(given, str) else given)
+    }
+    rest = from_bids(
+        table[
+            [
+                name
+                for name in table
+                if name not in used and name not in mapped and name != "participant_id"
+            ]
+        ]
+    )
+    rest = rest.mask(rest.isin([str(word) for word in unknown]))
+    return pd.concat([mapped, rest], axis=1).rename_axis("participant_id").reset_index()
 
 # %% ../../nbs/patients/cohort.ipynb #3c391f99
 TABLE_RULE = {
@@ -934,11 +858,11 @@ def load_manifest(
         wrong = [word for word in words if word not in known]
         if wrong:
             raise ReproError(
-                f"{where}: {key}: {wrong[0]!r} is not one of {', '.join(known)}"
+                f"{where}: {key}: {short(wrong[0])} is not one of {', '.join(known)}"
             )
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", content["name"]):
         raise ReproError(
-            f"{where}: the name {content['name']!r} may hold only a-z, 0-9 and '-'"
+            f"{where}: the name {short(content['name'])} may hold only a-z, 0-9 and '-'"
         )
     for number, one in enumerate(content.get("files", [])):
         if not re.fullmatch(r"[0-9a-f]{64}", one.get("sha256", "0" * 64)):
@@ -962,7 +886,7 @@ def manifest_of(
     "One manifest by name; raises ReproError with the nearest known name."
     known = manifests()
     if name not in known:
-        raise ReproError(f"no cohort {str(name)!r}{nearest_of(name, known)}")
+        raise ReproError(f"no cohort {short(str(name))}{nearest_of(name, known)}")
     return known[name]
 
 # %% ../../nbs/patients/cohort.ipynb #55bcd60d
@@ -978,11 +902,7 @@ def cohorts_table(
         if one.source["kind"] == "made":
             on_disk = "made on the spot"
         else:
-            on_disk = (
-                f"yes, {sum(1 for _ in here.open()) - 1} patients"
-                if here.exists()
-                else "no"
-            )
+            on_disk = f"yes, {_rows_of(here)} patients" if here.exists() else "no"
         rows.append(
             dict(
                 name=one.name,
@@ -1006,6 +926,16 @@ def cohorts_table(
             "on_disk",
         ],
     )
+
+
+def _rows_of(path):
+    """How many patients a table has; ? where it cannot be read, which is for the
+    cohort's reader to say.
+    """
+    try:
+        return len(read_text_table(path))
+    except ReproError:
+        return "?"
 
 # %% ../../nbs/patients/cohort.ipynb #6fd0c9f2
 def review(

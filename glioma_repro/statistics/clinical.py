@@ -709,6 +709,7 @@ def with_public_labels(
         title=cohort.title,
         phantom=cohort.phantom,
         mask_method=cohort.mask_method,
+        voxel_size_known=cohort.voxel_size_known,
         problems=cohort.problems,
         flow=cohort.flow,
         provenance=cohort.provenance
