@@ -1,28 +1,49 @@
 """The run: strict parameters, run folders, interruption, reports that open offline."""
 
+import errno
 import json
 import os
 import re
+import runpy
+import shlex
 import signal
 import stat
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
+import setuptools
 
-from glioma_repro.patients.core import ReproError, read_cohort
-from glioma_repro.runs.command import main
+from glioma_repro.patients.core import (
+    Cohort,
+    DiskError,
+    ReproError,
+    map_patients,
+    read_cohort,
+    write_json,
+    write_text,
+)
+from glioma_repro.runs.command import answer_line, main
 from glioma_repro.runs.execution import (
+    _fingerprint_of,
+    _prepare,
+    cohort_folder,
+    describe_parameters,
     find_notebook,
     notebooks,
     parameters_of,
+    parse_value,
+    read_notebook,
     run,
     run_grid,
     run_view,
 )
 from glioma_repro.runs.report import report_index
+from glioma_repro.runs.study import derivative_hashes
 
 OPEN = "from glioma_repro.runs.study import open_study\nstudy = open_study('toy', dict(cohort=cohort, external=external, targets=targets, seed=seed, out=out))"
 PARAMETERS = (
@@ -80,10 +101,314 @@ def test_parameters_make_the_label_and_a_second_run_replaces_the_first(
 ):
     first = run(toy, tiny.folder, tmp_path / "runs", seed=3)
     assert first.name == "seed-3"
-    (first / "old").write_text("")
+    (first / "figures").mkdir(exist_ok=True)
+    (first / "figures" / "notes.txt").write_text("mine")
+    (first / "report.html").write_text("old")
+    assert run(toy, tiny.folder, tmp_path / "runs", seed=3) == first
+    assert (first / "report.html").read_text() != "old", "what a run made is made again"
+    assert (first / "figures" / "notes.txt").read_text() == "mine", (
+        "what a person put there stays"
+    )
+
+
+@pytest.mark.parametrize(
+    "label", ["notes", ".", "..", "../..", "/tmp", "a/b", "", ".git"]
+)
+def test_a_label_never_takes_the_place_of_what_no_run_made(tiny, toy, tmp_path, label):
+    place = tmp_path / "runs" / "tiny" / "toy" / "notes"
+    place.mkdir(parents=True)
+    (place / "thesis.txt").write_text("years of work")
+    with pytest.raises(ReproError, match="no run made it|plain name"):
+        run(toy, tiny.folder, tmp_path / "runs", label=label)
+    assert (place / "thesis.txt").read_text() == "years of work"
+    assert sorted(one.name for one in place.parent.iterdir()) == ["notes"]
+
+
+def test_a_cohort_stays_in_the_folder_of_runs_whatever_its_name(tiny, tmp_path):
+    out = tmp_path / "runs"
+    for name in ("../../evil", "/abs", "..", ".hidden", "a/b", "x" * 300, ""):
+        place = cohort_folder(
+            out, tiny.folder, Cohort(name, tiny.participants, tiny.folder)
+        )
+        assert (
+            place.parent == out
+            and not place.name.startswith(".")
+            and len(place.name) < 120
+        ), name
+
+
+def test_two_cohorts_of_one_name_have_two_folders(tiny, tmp_path):
+    out, other = (
+        tmp_path / "runs",
+        Cohort("tiny", tiny.participants, tmp_path / "elsewhere" / "tiny"),
+    )
+    write_json(out / "tiny" / ".cohort.json", {"folder": str(tiny.folder.resolve())})
+    places = [cohort_folder(out, one.folder, one) for one in (tiny, other)]
     assert (
-        run(toy, tiny.folder, tmp_path / "runs", seed=3) == first
-        and not (first / "old").exists()
+        places[0] == out / "tiny" and places[1] != places[0] and places[1].parent == out
+    )
+
+
+def test_the_fingerprint_knows_all_data_that_a_run_reads(tiny, toy, tmp_path):
+    other = Cohort(
+        "other",
+        tiny.participants.assign(
+            participant_id=[f"sub-x{number}" for number in range(4)]
+        ),
+        tmp_path / "other",
+    )
+    other.write()
+    parameters = dict(
+        cohort=str(tiny.folder), external=str(other.folder), device="cpu", images="mine"
+    )
+    lesson = nbformat.read(toy, as_version=4)
+    before = _fingerprint_of(parameters, tiny, lesson)
+    assert before == _fingerprint_of(parameters | {"jobs": 3}, tiny, lesson)
+    assert before != _fingerprint_of(parameters | {"device": "cuda"}, tiny, lesson)
+    other.participants.loc[0, "age"] = 77
+    other.write()
+    assert before != _fingerprint_of(parameters, tiny, lesson)
+    made = tiny.folder / "derivatives" / "mine" / "sub-1" / "mask.txt"
+    made.parent.mkdir(parents=True)
+    made.write_text("1")
+    assert [*derivative_hashes(tiny, parameters)] == ["derivatives/mine/sub-1/mask.txt"]
+
+
+def test_a_run_begins_anew_where_a_derivative_was_changed_but_not_where_it_made_one(
+    tmp_path,
+):
+    work = tmp_path / ".x.work"
+    work.mkdir()
+    _prepare(work, "mark", {})
+    write_text(work / "checkpoints" / "one", "1")
+    _prepare(work, "mark", {"derivatives/a": "h1"})
+    assert (work / "checkpoints" / "one").exists()
+    _prepare(work, "mark", {"derivatives/a": "h2"})
+    assert not (work / "checkpoints" / "one").exists()
+
+
+def test_a_full_disk_ends_the_run_and_leaves_nobody_out(
+    tiny, toy, tmp_path, monkeypatch, capsys
+):
+    def full(source, target):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(DiskError, match="disk is full"):
+        map_patients(
+            lambda one: write_text(tmp_path / one, "x"), ["sub-1", "sub-2"], jobs=1
+        )
+    assert (
+        main(
+            ["run", toy, "--cohort", str(tiny.folder), "--out", str(tmp_path / "runs")]
+        )
+        == 1
+    )
+    assert "disk is full" in capsys.readouterr().err
+
+
+def test_signs_in_paths_and_no_git(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent))  # no git there
+    odd = Cohort("odd", tiny.participants, tmp_path / "back\\slash \\1")
+    odd.write()
+    toy = notebook(
+        tmp_path / "toy.ipynb", "study.headline('idh', 0.8, 0.6, 0.9, chance=0.5)"
+    )
+    folder = run(toy, odd.folder, tmp_path / "{runs}", label="mine")
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    assert (
+        results["record"]["commit"].startswith("version ")
+        and results["headline"][0]["value"] == 0.8
+    )
+    assert answer_line(folder).startswith(
+        "IDH mutation: AUROC 0.80 [0.60 to 0.90]; better than chance"
+    )
+    assert answer_line(folder).endswith("report.html")
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert (
+        page.index("real patients")
+        < page.index("IDH mutation: AUROC 0.80")
+        < page.index("<math")
+    )
+    assert "AUROC 0.80 [0.60 to 0.90]" in report_index(tmp_path / "{runs}").read_text(
+        encoding="utf-8"
+    )
+
+
+WRONG_CALLS = [
+    ["run", "TOY", "--cohort", "x" * 5000],
+    ["run", "TOY", "--cohort", "/" + "x" * 5000],
+    ["run", "TOY", "--cohort", "a\0b"],
+    ["run", "TOY", "--cohort", "COHORT", "--external", "x" * 5000],
+    ["run", "TOY", "--cohort", "x" * 5000 + ".csv"],
+    ["run", "TOY", "--cohort", "phantom:" + "x" * 5000],
+    ["run", "TOY", "--cohort", "~nobody-of-this-name/x"],
+    ["run", "x" * 5000],
+    ["run", "x" * 5000 + ".ipynb"],
+    ["run", "TOY", "-p", "x" * 5000, "1"],
+    ["run", "TOY", "-p", "seed", "none"],
+    ["run", "TOY", "-p", "seed", "9" * 30],
+    ["run", "TOY", "-p", "seed", "9" * 5000],
+    ["run", "TOY", "-p", "seed", "(" * 5000],
+    ["run", "TOY", "-p", "seed", "1e5"],
+    ["run", "TOY", "-p", "seed"],
+    ["run", "preprocess", "-p", "bias", "slow"],
+    ["run", "core"],
+    ["run", "BROKEN"],
+    ["run", "EMPTY"],
+    ["run", "LIST"],
+    ["run", "LATIN"],
+    ["run", "TOY", "--cohort", "COHORT", "--label", "a/b"],
+    ["run", "TOY", "--cohort", "UNREADABLE"],
+    ["report", "COHORT"],
+    ["report", "x" * 5000],
+    ["fetch", "x" * 5000],
+    ["cohorts", "--folder", "x" * 5000],
+]
+
+
+@pytest.mark.parametrize(
+    "call", WRONG_CALLS, ids=lambda call: " ".join(call)[:40].replace("\0", "NUL")
+)
+def test_a_wrong_call_is_one_line_and_a_status(
+    tiny, toy, tmp_path, capsys, monkeypatch, call
+):
+    monkeypatch.chdir(tmp_path)
+    files = {"BROKEN": '{"cells": [', "EMPTY": "", "LIST": "[1, 2]"}
+    for name, text in files.items():
+        (tmp_path / f"{name}.ipynb").write_text(text)
+    (tmp_path / "LATIN.ipynb").write_bytes(b"\xff\xfe\x00")
+    bad = tmp_path / "unreadable"
+    (bad / "participants.tsv").mkdir(parents=True)
+    names = {"TOY": toy, "COHORT": str(tiny.folder), "UNREADABLE": str(bad)} | {
+        name: f"{name}.ipynb" for name in [*files, "LATIN"]
+    }
+    status = main([names.get(word, word) for word in call])
+    said = capsys.readouterr().err.strip()
+    assert status == 1 and said.startswith("glioma-repro: ") and "Traceback" not in said
+    assert len(said.splitlines()) == 1 and len(said) < 2500, said[:300]
+
+
+def test_the_word_that_a_parameter_knows_wins_over_none():
+    described = describe_parameters(read_notebook(find_notebook("preprocess")))
+    for name in ("bias", "brain"):
+        assert (
+            parse_value("none", described[name].default, name, described[name].choices)
+            == "none"
+        )
+    assert (
+        parse_value("folder/of/masks", None, "brain", described["brain"].choices)
+        == "folder/of/masks"
+    )
+
+
+def test_one_damaged_record_does_not_stop_the_page_of_all(tiny, toy, tmp_path, capsys):
+    folder = run(toy, tiny.folder, tmp_path / "runs")
+    for number, text in enumerate(
+        [
+            '{"cohort"',
+            "[]",
+            "{}",
+            '{"cohort": 1, "study": 2, "patients": 3, "record": 4}',
+            "\xff",
+        ]
+    ):
+        (tmp_path / "runs" / "tiny" / "toy" / f"broken{number}").mkdir()
+        (
+            tmp_path / "runs" / "tiny" / "toy" / f"broken{number}" / "results.json"
+        ).write_text(text)
+    assert main(["report", str(tmp_path / "runs")]) == 0
+    assert len(capsys.readouterr().err.strip().splitlines()) == 5
+    page = (tmp_path / "runs" / "index.html").read_text(encoding="utf-8")
+    assert "tiny/toy/default/report.html" in page and "broken4" in page
+    results = folder / "results.json"
+    results.write_text(
+        results.read_text(encoding="utf-8").replace("62.5", "99.5"), encoding="utf-8"
+    )
+    assert main(["report", str(tmp_path / "runs")]) == 0
+    assert "was changed after the run" in capsys.readouterr().err
+
+
+def test_output_that_nobody_reads_and_terminals_that_know_ascii_alone():
+    code = "import sys; from glioma_repro.runs.command import main; sys.exit(main(sys.argv[1:]))"
+    ascii_only = os.environ | {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
+    for words in (
+        ["--help"],
+        ["run", "--help"],
+        ["run", "baselines", "--help"],
+        ["cohorts"],
+    ):
+        told = subprocess.run(
+            [sys.executable, "-c", code, *words], env=ascii_only, capture_output=True
+        )
+        assert told.returncode == 0 and told.stdout.isascii() and not told.stderr, words
+    for redirection in (">&-", "| true"):
+        line = f"{shlex.quote(sys.executable)} -c {shlex.quote(code)} cohorts {redirection}"
+        told = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
+        assert (
+            "Traceback" not in told.stderr and "Exception ignored" not in told.stderr
+        ), told.stderr
+
+
+def test_help_of_a_study_says_what_its_parameters_mean(tmp_path, capsys):
+    assert main(["run", "report", "--help"]) == 0
+    assert "seed 0" in (said := capsys.readouterr().out) and "of every draw" in said
+    assert main(["run", "--list"]) == 0
+    said = capsys.readouterr().out
+    assert "baselines " in said and "What age, hospital" in said
+
+
+# parameters whose meaning nobody has written behind them yet; a name goes from here,
+# none is added
+UNDESCRIBED = set(
+    """
+akkus2017 baselines brain chang2018 claims classical clinical cohort core curation explanation figures import networks
+phantom preprocess radiomics registration segmentation slices statistics texture training uncertainty augmentation
+vandervoort2022_table2""".split()
+)
+
+
+def test_every_parameter_has_a_meaning():
+    silent = {
+        name
+        for name, path in notebooks().items()
+        if any(
+            not one.meaning
+            for one in describe_parameters(read_notebook(path), name).values()
+        )
+    }
+    assert silent <= UNDESCRIBED, (
+        f"say behind each parameter what it means: {sorted(silent - UNDESCRIBED)}"
+    )
+
+
+def test_the_wheel_carries_every_notebook_manifest_and_module(monkeypatch):
+    root, given = Path(__file__).parent.parent, {}
+    monkeypatch.setattr(setuptools, "setup", lambda **words: given.update(words))
+    runpy.run_path(str(root / "setup.py"))
+    folders = {
+        given["package_dir"].get(name, name.replace(".", "/"))
+        for name in given["packages"]
+    }
+    carried = [
+        path
+        for kind, ends in (
+            ("nbs", "ipynb"),
+            ("data_manifests", "yaml"),
+            ("data_manifests", "csv"),
+            ("glioma_repro", "py"),
+        )
+        for path in (root / kind).rglob(f"*.{ends}")
+        if ".ipynb_checkpoints" not in path.parts
+    ]
+    assert len(carried) > 60
+    assert not [
+        path
+        for path in carried
+        if path.parent.relative_to(root).as_posix() not in folders
+    ]
+    assert {f"*{path.suffix}" for path in carried if path.suffix != ".py"} <= set(
+        given["package_data"][""]
     )
 
 
@@ -153,47 +478,89 @@ def test_a_failing_notebook_says_so_in_one_line_and_leaves_the_last_result(
     assert (folder / "results.json").read_bytes() == before
 
 
-def test_a_killed_run_goes_on_from_its_checkpoint(tiny, tmp_path):
-    toy = notebook(
-        tmp_path / "toy.ipynb",
-        (
-            "import time\nmark = study.checkpoints / 'step1'\n"
-            "resumed = mark.exists()\nmark.write_text('done')\n"
-            "if not resumed: time.sleep(600)"
-        ),
-        "study.say('resumed', str(resumed))",
-    )
+def started(*arguments):
+    """The command in a process of its own."""
     command = [
         sys.executable,
         "-c",
         "import sys; from glioma_repro.runs.command import main; sys.exit(main())",
-        "run",
-        toy,
-        "--cohort",
-        str(tiny.folder),
-        "--out",
-        str(tmp_path / "runs"),
+        *map(str, arguments),
     ]
-    process = subprocess.Popen(
-        command, start_new_session=True, stderr=subprocess.DEVNULL
+    return subprocess.Popen(
+        command,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
-    mark = (
-        tmp_path / "runs" / "tiny" / "toy" / ".default.work" / "checkpoints" / "step1"
-    )
-    deadline = time.time() + 120
-    while not mark.exists() and time.time() < deadline:
+
+
+def wait_for(condition, seconds=120):
+    """Waits until something is so."""
+    deadline = time.time() + seconds
+    while not condition() and time.time() < deadline:
         time.sleep(0.2)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert (
-        mark.exists() and not (tmp_path / "runs" / "tiny" / "toy" / "default").exists()
+    assert condition()
+
+
+WAITING = """import os, time
+import joblib
+from glioma_repro.patients.core import cores, write_text
+resumed = [(study.checkpoints / name).exists() for name in ("step1", "step2")]
+for name in ("step1", "step2"):
+    write_text(study.checkpoints / name, "done")
+def work(number):
+    import glioma_repro
+    write_text(PLACE / f"worker{number}", str(os.getpid()))
+    time.sleep(0 if any(resumed) else 600)
+write_text(PLACE / "kernel", str(os.getpid()))
+joblib.Parallel(n_jobs=2)(joblib.delayed(work)(number) for number in range(2))"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_a_stopped_run_leaves_no_process_and_goes_on_from_whole_checkpoints(
+    tiny, tmp_path, how
+):
+    place = tmp_path / "pids"
+    place.mkdir()
+    toy = notebook(
+        tmp_path / "toy.ipynb",
+        f"from pathlib import Path\nPLACE = Path({str(place)!r})",
+        WAITING,
+        "study.say('resumed', str(resumed))",
     )
+    process = started("run", toy, "--cohort", tiny.folder, "--out", tmp_path / "runs")
+    wait_for(lambda: len(list(place.glob("[kw]*"))) == 3)
+    children = [int(path.read_text()) for path in place.glob("[kw]*")]
+    os.kill(process.pid, how)  # the command alone; its children must notice
+    _, said = process.communicate(timeout=60)
+    if how == signal.SIGTERM:
+        assert (
+            process.returncode == 143
+            and "glioma-repro: stopped by TERM; start it again and it goes on" in said
+        )
+    assert "Traceback" not in said
+    wait_for(
+        lambda: (
+            not any(
+                psutil.pid_exists(one)
+                and psutil.Process(one).status() != psutil.STATUS_ZOMBIE
+                for one in children
+            )
+        ),
+        30,
+    )
+    work = tmp_path / "runs" / "tiny" / "toy" / ".default.work"
+    assert (
+        work.exists() and not (tmp_path / "runs" / "tiny" / "toy" / "default").exists()
+    )
+    (work / "checkpoints" / "step2").write_text("somebody edited this")
     folder = run(toy, tiny.folder, tmp_path / "runs")
     assert (
         json.loads((folder / "results.json").read_text(encoding="utf-8"))["statements"][
             "resumed"
         ]
-        == "True"
+        == "[True, False]"
     )
 
 

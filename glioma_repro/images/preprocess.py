@@ -202,9 +202,9 @@ def code_version() -> str:
     """A fingerprint of the code that makes the images, and of ITK: another version
     makes them again.
     """
-    from glioma_repro.images import brain, registration
+    from glioma_repro.images import brain, preprocess, registration
 
-    sources = [Path(one.__file__) for one in (registration, brain)]
+    sources = [Path(one.__file__) for one in (registration, brain, preprocess)]
     return fingerprint(
         [sha256_of(path) for path in sources], sitk.Version_VersionString()
     )
