@@ -1,8 +1,7 @@
-"""Curation: every kind of broken input on a made-up archive, interruption, downloads on
-a local server, and the real slices where they are.
+"""Curation: every kind of broken input on a made-up archive, interruption, and the real
+slices where they are.
 """
 
-import hashlib
 import io
 import json
 import os
@@ -11,10 +10,8 @@ import signal
 import subprocess
 import sys
 import tarfile
-import threading
 import time
 import zipfile
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pandas as pd
@@ -40,14 +37,7 @@ from glioma_repro.patients.core import (
     sha256_of,
     write_volume,
 )
-from glioma_repro.patients.curation import (
-    curate,
-    fetch,
-    fetch_file,
-    show_patients,
-    summary,
-    unpack,
-)
+from glioma_repro.patients.curation import curate, show_patients, summary, unpack
 
 NAME = "tcga-lgg-slices"
 
@@ -580,31 +570,6 @@ def test_a_changed_label_needs_no_import(source, monkeypatch):
     ) == {"wildtype"}
 
 
-def test_a_killed_run_goes_on(source):
-    for number in range(10, 40):
-        fake_patient(source / "kaggle_3m", f"TCGA-DU-10{number}", slices=12, size=64)
-    out = source.parent / "out"
-    code = f"from glioma_repro.patients.curation import curate; curate({NAME!r}, {str(source)!r}, {str(out)!r}, jobs=1)"
-    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
-    records = out / NAME / "derivatives" / "curation"
-    while process.poll() is None and len(list(records.glob("sub-*.json"))) < 3:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    done = times(records)
-    assert 3 <= len(done) < 33, "killed too late to test anything"
-    cohort = curated(source)
-    assert len(cohort) == 33 and all(
-        times(records)[path] == when for path, when in done.items()
-    )
-    whole = curate(NAME, source, source.parent / "whole", jobs=1)
-    for one in whole.ids:
-        for suffix in whole.sequences(one):
-            assert sha256_of(whole.path(one, suffix)) == sha256_of(
-                cohort.path(one, suffix)
-            )
-
-
 # --- archives ---
 
 
@@ -651,6 +616,448 @@ def test_curating_from_the_archive_itself(source):
         curate(NAME, broken, source.parent / "other", jobs=1)
 
 
+# --- archives that lie ---
+
+
+def packed(path, members):
+    """A .tgz, .tar or .zip with these members: (name, content)."""
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as whole:
+            for name, content in members:
+                whole.writestr(name, content)
+        return path
+    with tarfile.open(path, "w:gz" if path.suffix == ".tgz" else "w") as whole:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            whole.addfile(info, io.BytesIO(content))
+    return path
+
+
+def test_a_broken_checksum_is_refused(tmp_path):
+    path = packed(tmp_path / "a.tgz", [("a.txt", b"text" * 999)])
+    whole = path.read_bytes()
+    for place in (-7, -3):  # the checksum, the length
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place:][1:])
+        with pytest.raises(ReproError, match="a.tgz cannot be unpacked"):
+            unpack(path, tmp_path / "folder")
+    plain = packed(tmp_path / "b.tar", [("a.txt", b"text" * 999), ("b.txt", b"more")])
+    plain.write_bytes(plain.read_bytes()[:4608])  # between two members
+    with pytest.raises(ReproError, match="cut off"):
+        unpack(plain, tmp_path / "folder")
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["a.tgz", "b.tar"]
+
+
+@pytest.mark.parametrize("kind", ["zip", "tgz"])
+def test_unpacking_is_bounded(tmp_path, monkeypatch, kind):
+    path = packed(
+        tmp_path / f"bomb.{kind}",
+        [(f"{number}.bin", bytes(1 << 20)) for number in range(4)],
+    )
+    assert len(list(unpack(path, tmp_path / "fine").iterdir())) == 4
+    monkeypatch.setattr(curation, "SMALL_BYTES", 1 << 20)
+    with pytest.raises(ReproError, match="100 times its size"):
+        unpack(path, tmp_path / "folder")
+    monkeypatch.undo()
+    monkeypatch.setattr(curation, "MOST_MEMBERS", 3)
+    with pytest.raises(ReproError, match="more than 3 members"):
+        unpack(path, tmp_path / "folder")
+    assert sorted(one.name for one in tmp_path.iterdir()) == [path.name, "fine"]
+
+
+# --- another patient's files, a second archive ---
+
+
+def test_a_foreign_patients_files_are_not_stacked(source):
+    other = fake_patient(source / "elsewhere", "TCGA-ZZ-0099", slices=6)
+    for number in (5, 6):
+        for kind in ("", "_mask"):
+            shutil.copy(other / f"{other.name}_{number}{kind}.tif", first_of(source))
+    renamed = source / "kaggle_3m" / "TCGA_HT_0042_19990101"
+    shutil.copytree(other, renamed)
+    cohort = curated(source)
+    said = cohort.problems.set_index("participant_id")["problem"]
+    assert cohort.ids == ["sub-TCGADU0002", "sub-TCGAHTA003"]
+    assert (
+        "files of two names" in said["sub-TCGACS0001"]
+        and "another patient's" in said["sub-TCGAHT0042"]
+    )
+
+
+def test_a_second_archive_must_be_a_copy(source):
+    again = source / "lgg-mri-segmentation" / "kaggle_3m"  # as in Kaggle's own archive
+    shutil.copytree(source / "kaggle_3m", again)
+    assert len(curated(source)) == 3
+    fake_patient(again, "TCGA-EZ-0005")
+    with pytest.raises(ReproError) as caught:
+        curated(source)
+    assert str(source / "kaggle_3m") in str(caught.value) and str(again) in str(
+        caught.value
+    )
+
+
+# --- what a person corrected ---
+
+
+def test_a_corrected_mask_is_kept_until_told(source, capsys):
+    cohort = curated(source)
+    path = cohort.path("sub-TCGACS0001", "label-tumor_mask", "manual")
+    mask = cohort.mask("sub-TCGACS0001")
+    mask[0, 0, 0] = 1
+    write_volume(mask, path)
+    corrected = sha256_of(path)
+    again = curated(source)
+    assert (
+        sha256_of(path) == corrected and "1 changes by hand" in capsys.readouterr().err
+    )
+    assert (
+        "changed by hand" in again.problems["problem"][0]
+        and again.problems["participant_id"][0] == "sub-TCGACS0001"
+    )
+    # its pictures change too
+    save(
+        first_of(source),
+        "{}_1.tif",
+        np.full((16, 16, 3), 9, np.uint8) + np.arange(3, dtype=np.uint8),
+    )
+    again = curated(source)
+    assert (
+        sha256_of(path) == corrected
+        and "changed by hand" in again.problems["problem"][0]
+    )
+    assert sitk.GetArrayFromImage(again.image("sub-TCGACS0001", "FLAIR"))[0, 0, 0] == 10
+    assert (
+        len(curated(source, overwrite=True).problems) == 0
+        and sha256_of(path) != corrected
+    )
+    assert len(curated(source).problems) == 0
+
+
+def test_a_corrected_table_is_kept_until_told(source):
+    path = curated(source).folder / "participants.tsv"
+    table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+    table.loc[0, "idh"], table.loc[0, "age"], table["handedness"] = (
+        "wildtype",
+        "n/a",
+        "left",
+    )
+    table[table["participant_id"] != "sub-TCGAHTA003"].to_csv(
+        path, sep="\t", index=False
+    )
+    write_clinical(
+        source,
+        [
+            table_row(
+                one, **{"Diagnosis Age": "44", "MGMT promoter status": "Methylated"}
+            )
+            for one in BARCODES
+        ],
+    )
+    for _ in range(2):
+        again = curated(source)
+        row = again.participants.set_index("participant_id").loc["sub-TCGACS0001"]
+        assert (
+            row["idh"] == "wildtype"
+            and pd.isna(row["age"])
+            and row["mgmt"] == "methylated"
+            and row["handedness"] == "left"
+        )
+        assert (
+            again.ids == ["sub-TCGACS0001", "sub-TCGADU0002"]
+            and again.participants["age"][1] == 44
+        )
+        assert (
+            again.problems["problem"]
+            .str.contains("idh was changed by hand from mutant to wildtype")
+            .any()
+        )
+        assert read_cohort(again.folder).participants.equals(again.participants)
+    path.write_text(path.read_text().replace("female", "f3male", 1))
+    with pytest.raises(
+        SchemaError, match="participants.tsv was changed by hand.*f3male.*--overwrite"
+    ):
+        curated(source)
+    path.write_text(path.read_text() + "sub-X\n")
+    with pytest.raises(SchemaError, match="participants.tsv, line 4: 1 fields"):
+        curated(source)
+    path.write_text("")
+    with pytest.raises(SchemaError, match="participants.tsv is no table"):
+        curated(source)
+    whole = curated(source, overwrite=True) if path.unlink() is None else None
+    assert (
+        len(whole) == 3
+        and whole.labels("idh")["sub-TCGACS0001"] == "mutant"
+        and len(whole.problems) == 0
+    )
+
+
+# --- killed, stopped, a full disk ---
+
+
+def command(source, out, jobs=2):
+    code = "import sys; from glioma_repro.runs.study import main; sys.exit(main(sys.argv[1:]))"
+    words = [
+        "curate",
+        NAME,
+        "--source",
+        str(source),
+        "--out",
+        str(out),
+        "--jobs",
+        str(jobs),
+    ]
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *words],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def group_is_gone(group, seconds=30):
+    """Whether no process of the group is left."""
+    end = time.time() + seconds
+    while time.time() < end:
+        alive = subprocess.run(
+            ["pgrep", "-g", str(group)], capture_output=True, text=True
+        ).stdout.split()
+        if not alive:
+            return True
+        time.sleep(0.3)
+    return False
+
+
+def content(folder):
+    """The bytes of everything that a study reads."""
+    return {
+        path.relative_to(folder).as_posix(): sha256_of(path)
+        for path in folder.rglob("*")
+        if path.suffix in (".gz", ".tsv", ".json")
+    }
+
+
+@pytest.fixture
+def larger(source):
+    for number in range(10, 40):
+        fake_patient(source / "kaggle_3m", f"TCGA-DU-10{number}", slices=12, size=64)
+    return source
+
+
+def until_records(out, number, process):
+    while (
+        process.poll() is None
+        and len(list((out / NAME / "derivatives" / "curation").glob("sub-*.json")))
+        < number
+    ):
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("word", ["KILL", "TERM"])
+def test_a_killed_curate_leaves_nothing_and_goes_on(larger, tmp_path, word):
+    out = tmp_path / "killed"
+    for records in (1, 8, 20):
+        process = command(larger, out)
+        until_records(out, records, process)
+        assert process.poll() is None, "killed too late to test anything"
+        process.send_signal(getattr(signal, f"SIG{word}"))
+        said = process.communicate()[1].decode()
+        assert group_is_gone(process.pid) and process.returncode != 0
+        assert (
+            word == "KILL"
+            or "interrupted; start it again and it goes on" in said
+            and "Traceback" not in said
+        )
+    (out / NAME / ".writing-old" / "sub-x").mkdir(parents=True)
+    curate(NAME, larger, out, jobs=1)
+    whole = curate(NAME, larger, tmp_path / "whole", jobs=1)
+    assert content(out / NAME) == content(whole.folder) and not list(
+        out.rglob(".writing-*")
+    )
+
+
+def test_a_full_disk_is_said_and_nobody_is_left_out(source, monkeypatch, capsys):
+    import errno
+
+    from glioma_repro.runs.study import main
+
+    real, words = (
+        curation.write_volume,
+        [
+            "curate",
+            NAME,
+            "--source",
+            str(source),
+            "--out",
+            str(source.parent / "out"),
+            "--jobs",
+            "1",
+        ],
+    )
+
+    def full(image, path):
+        if "TCGADU0002" in str(path):
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        return real(image, path)
+
+    monkeypatch.setattr(curation, "write_volume", full)
+    assert main(words) == 1
+    assert (
+        "No space left on device" in capsys.readouterr().err
+        and not (source.parent / "out" / NAME / "participants.tsv").exists()
+    )
+    monkeypatch.setattr(curation, "write_volume", real)
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 0)
+    )
+    assert main(words) == 1 and "No space left on device" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert main(words) == 0 and "3 patients, 0 left out" in capsys.readouterr().out
+    assert not list((source.parent / "out").rglob(".writing-*"))
+
+
+def test_two_at_a_time_is_refused(source):
+    import filelock
+
+    (source.parent / "out").mkdir()
+    with (
+        filelock.FileLock(source.parent / "out" / f".{NAME}.lock"),
+        pytest.raises(ReproError, match="another curate"),
+    ):
+        curated(source)
+    assert len(curated(source)) == 3
+
+
+# --- stray quotes ---
+
+
+def test_a_stray_quote_exchanges_nobody(source):
+    path = source / "lgggbm_tcga_pub_clinical_data.tsv"
+    rows = [
+        table_row(one, **{"MGMT promoter status": "Methylated", "IDH status": word})
+        for one, word in zip(BARCODES, ("WT", "Mutant", "WT"))
+    ]
+    rows[0]["Neoplasm Histologic Type Name"] = '"astro'
+    rows[2]["Neoplasm Histologic Type Name"] = 'cytoma"'
+    path.write_text(
+        "\n".join(
+            "\t".join(row)
+            for row in [list(rows[0]), *[list(one.values()) for one in rows]]
+        )
+        + "\n"
+    )
+    cohort = curated(source)
+    assert (
+        cohort.labels("idh").tolist() == ["wildtype", "mutant", "wildtype"]
+        and cohort.participants["histology"][0] == '"astro'
+    )
+    path.write_text(path.read_text().replace("\tFemale", "", 1))
+    with pytest.raises(SchemaError, match="line 2: 12 fields, the header has 13"):
+        curated(source)
+
+
+def test_the_real_table_with_stray_quotes(tmp_path, downloads):
+    text = (downloads / "clinical" / "lgggbm_tcga_pub_clinical_data.tsv").read_text()
+    for before in ("TCGA-CS-4938", "TCGA-CS-4942"):
+        line = next(one for one in text.splitlines() if f"\t{before}\t" in one)
+        text = text.replace(line, line.replace("\tGlioma\t", '\t"Glioma\t', 1))
+    assert text.count('"') == 2
+    (tmp_path / "lgggbm_tcga_pub_clinical_data.tsv").write_text(text)
+    labels, _, _ = curation.read_labels(
+        manifest_of(NAME), [tmp_path], {"sub-TCGACS4941": ["TCGA-CS-4941"]}
+    )
+    assert labels.loc["sub-TCGACS4941", ["idh", "mgmt"]].tolist() == [
+        "wildtype",
+        "methylated",
+    ]
+
+
+# --- labels of BraTS patients ---
+
+
+def test_brats_patients_get_their_molecular_labels(downloads):
+    cases, _, _ = curation.find_brats(
+        [
+            downloads / name
+            for name in (
+                "brats2018",
+                "brats2021",
+                "brats2023",
+                "brats2012_hg0015",
+                "clinical",
+            )
+        ]
+    )
+    names = {one.participant_id: one.names for one in cases}
+    labels, used, differing = curation.read_labels(
+        manifest_of("brats"), [downloads / "clinical"], names
+    )
+    assert (
+        len(cases) == 8
+        and set(used)
+        == {"lgggbm_tcga_pub_clinical_data.tsv", "UCSF-PDGM-metadata_v2.csv"}
+        and len(differing) == 0
+    )
+    who = {one.participant_id: one.row for one in cases}
+    assert (
+        who["sub-Brats18TCIA024711"]["tcga_barcode"] == "TCGA-06-0182"
+        and who["sub-Brats18TCIA081051"]["tcga_barcode"] == "TCGA-76-4934"
+    )
+    columns = ["idh", "codel_1p19q", "mgmt", "who_grade"]
+    assert labels.loc["sub-Brats18TCIA081051", columns].astype(str).tolist() == [
+        "wildtype",
+        "intact",
+        "methylated",
+        "4",
+    ]
+    assert labels.loc["sub-BraTSGLI00000000", ["idh", "mgmt", "who_grade"]].astype(
+        str
+    ).tolist() == ["wildtype", "methylated", "4"]
+    assert labels.loc["sub-BRATSHG0015"].isna().all()
+
+
+def test_where_tables_disagree_both_stand_in_a_table(tmp_path):
+    brats_patient(tmp_path / "in", "BraTS2021_00001")
+    brats_patient(tmp_path / "in", "BraTS-GLI-00001-000")
+    (tmp_path / "in" / "train_labels.csv").write_text("BraTS21ID,MGMT_value\n00001,1\n")
+    header = "ID,Sex,Age at MRI,WHO CNS Grade,Final pathologic diagnosis (WHO 2021),MGMT status,1p/19q,IDH,1-dead 0-alive,OS,BraTS21 ID"
+    (tmp_path / "in" / "UCSF-PDGM-metadata_v2.csv").write_text(
+        header
+        + '\nU-1,M,66,4,"Glioblastoma, IDH-wildtype",negative,,wildtype,1,1303,BraTS2021_00001\n'
+    )
+    cohort = curate("brats", tmp_path / "in", tmp_path / "out", jobs=1)
+    assert (
+        cohort.labels("mgmt").tolist() == ["unmethylated"] * 2
+        and cohort.identities().nunique() == 1
+    )
+    table = pd.read_csv(
+        cohort.folder / "derivatives" / "curation" / "label_disagreements.tsv", sep="\t"
+    )
+    of_one = table[table["participant_id"] == "sub-BraTS202100001"]
+    assert of_one["value"].tolist() == ["unmethylated", "methylated"] and of_one[
+        "used"
+    ].tolist() == [True, False]
+    assert "first" in cohort.provenance["labels"]
+
+
+def test_a_stray_file_goes_to_its_own_patient(tmp_path):
+    for number in (0, 1):
+        brats_patient(tmp_path / "in", f"BraTS2021_0000{number}")
+    ours, theirs = (tmp_path / "in" / f"BraTS2021_0000{number}" for number in (0, 1))
+    shutil.copy(theirs / f"{theirs.name}_t2.nii.gz", ours)
+    cohort = curate("brats", tmp_path / "in", tmp_path / "out", jobs=1)
+    assert (
+        cohort.ids == ["sub-BraTS202100000", "sub-BraTS202100001"]
+        and "left out" in cohort.problems["problem"][0]
+    )
+    for one, folder in zip(cohort.ids, (ours, theirs)):
+        assert (
+            sitk.GetArrayFromImage(cohort.image(one, "T2w"))
+            == sitk.GetArrayFromImage(
+                sitk.ReadImage(str(folder / f"{folder.name}_t2.nii.gz"))
+            )
+        ).all()
+
+
 # --- the other layouts ---
 
 
@@ -667,6 +1074,8 @@ def brats_patient(
             .integers(0, 5 if kind in ("seg", "truth") else 900, (4, 8, 8))
             .astype(np.int16 if kind == "seg" else np.float32)
         )
+        if kind in ("seg", "truth"):
+            array[:, [0, -1]] = 0
         image = sitk.GetImageFromArray(array)
         if change and kind == change[0]:
             image = change[1](image)
@@ -738,7 +1147,7 @@ def cohort_image(cohort, one, suffix):
         ("t2", with_nan, "_t2.nii.gz holds NaN"),
         ("t2", lambda image: image[:-1], "voxels, the image"),
         ("seg", lambda image: image[:-1], "voxels, the image"),
-        ("seg", lambda image: image + 4, "labels above 4"),
+        ("seg", lambda image: image + 4, "holds the label 5; BraTS has 0 to 4"),
         ("flair", lambda image: sitk.JoinSeries([image, image]), "4D"),
     ],
 )
@@ -804,143 +1213,6 @@ def test_pictures_with_and_without_a_tumour(tmp_path):
         .loc["persons (or different pictures)", "value"]
         == 13
     )
-
-
-# --- downloads: a server on this machine, no network ---
-
-
-@pytest.fixture
-def server():
-    content = generator("file").integers(0, 256, 200_000).astype(np.uint8).tobytes()
-
-    class Handler(BaseHTTPRequestHandler):
-        asked, most, ranges = [], 10**9, True
-
-        def do_GET(self):
-            start = (
-                int((self.headers.get("Range") or "bytes=0-")[6:-1])
-                if self.ranges
-                else 0
-            )
-            Handler.asked.append(start)
-            if start >= len(content):
-                self.send_error(416)
-                return
-            self.send_response(206 if start else 200)
-            self.send_header("Content-Length", str(len(content) - start))
-            self.end_headers()
-            self.wfile.write(content[start : start + self.most])
-
-        def log_message(self, *_):
-            pass
-
-    Handler.asked = []
-    running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=running.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{running.server_port}/file.bin", content, Handler
-    running.shutdown()
-    running.server_close()
-
-
-@pytest.fixture
-def pooch():
-    return pytest.importorskip("pooch", reason="downloads are the optional extra fetch")
-
-
-def test_a_download_resumes(server, tmp_path, pooch):
-    url, content, handler = server
-    handler.most = 90_000
-    for _ in range(2):
-        with pytest.raises(ReproError, match="start again to go on"):
-            fetch_file(url, tmp_path / "file.bin", hashlib.sha256(content).hexdigest())
-        assert not (tmp_path / "file.bin").exists()
-    fetch_file(url, tmp_path / "file.bin", hashlib.sha256(content).hexdigest())
-    assert (tmp_path / "file.bin").read_bytes() == content and handler.asked[
-        0
-    ] == 0 < handler.asked[1] < handler.asked[2]
-    asked = len(handler.asked)
-    fetch_file(url, tmp_path / "file.bin", hashlib.sha256(content).hexdigest())
-    assert len(handler.asked) == asked  # whole already: not asked again
-
-
-def test_a_server_that_cannot_resume_starts_again(server, tmp_path, pooch):
-    url, content, handler = server
-    handler.ranges = False
-    (tmp_path / "file.bin.part").write_bytes(b"x" * 500)
-    assert (
-        fetch_file(
-            url, tmp_path / "file.bin", hashlib.sha256(content).hexdigest()
-        ).read_bytes()
-        == content
-    )
-
-
-def test_a_wrong_checksum_is_refused(server, tmp_path, pooch):
-    url, content, _ = server
-    with pytest.raises(ReproError, match="another SHA-256"):
-        fetch_file(url, tmp_path / "file.bin", "0" * 64)
-    assert list(tmp_path.iterdir()) == []
-    # as long as it is, it is not the file
-    (tmp_path / "file.bin.part").write_bytes(content + b"more")
-    with pytest.raises(ReproError, match="another SHA-256"):
-        fetch_file(url, tmp_path / "file.bin", hashlib.sha256(content).hexdigest())
-    assert fetch_file(
-        url, tmp_path / "file.bin", hashlib.sha256(content).hexdigest()
-    ).exists()
-
-
-def test_a_closed_network_says_what_to_do(tmp_path, pooch):
-    with pytest.raises(
-        ReproError, match="http://127.0.0.1:9/file.bin could not be downloaded.*by hand"
-    ):
-        fetch_file("http://127.0.0.1:9/file.bin", tmp_path / "file.bin", None)
-
-
-def test_without_the_extra(tmp_path, monkeypatch):
-    for name in ("pooch", "kagglehub", "idc_index"):
-        monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(ReproError, match=r"glioma-repro\[fetch\].*by hand"):
-        fetch_file("http://127.0.0.1:9/a", tmp_path / "a", None)
-    for name in ("brain-mri-yes-no", "tcga-lgg"):
-        with pytest.raises(ReproError, match=r"glioma-repro\[fetch\].*https://"):
-            fetch(name, tmp_path)
-
-
-@pytest.mark.parametrize("name", ["brats", "lgg-1p19qdeletion", "phantom"])
-def test_what_no_program_may_download(tmp_path, name):
-    with pytest.raises(ReproError) as caught:
-        fetch(name, tmp_path)
-    assert manifest_of(name).source["by_hand"] in str(caught.value) and manifest_of(
-        name
-    ).source["url"] in str(caught.value)
-
-
-def test_fetch_goes_through_kagglehub(tmp_path, monkeypatch, server, capsys):
-    url, content, _ = server
-    asked = []
-    module = type(sys)("kagglehub")
-    module.dataset_download = lambda handle, output_dir: asked.append(
-        (handle, output_dir)
-    )
-    monkeypatch.setitem(sys.modules, "kagglehub", module)
-    monkeypatch.setattr(
-        curation,
-        "fetch_file",
-        lambda address, path, sha256: asked.append((address, path.name, sha256)),
-    )
-    assert fetch(NAME, tmp_path) == tmp_path / NAME
-    assert [one[1] for one in asked] == [
-        "tcga_2021_who_labels.csv",
-        str(tmp_path / NAME / "archive"),
-    ]
-    assert "cbioportal.org" in capsys.readouterr().out
-
-    def closed(handle, output_dir):
-        raise ConnectionError("no network")
-
-    module.dataset_download = closed
-    with pytest.raises(ReproError, match="no network.*kaggle.com.*press Download"):
-        fetch(NAME, tmp_path)
 
 
 # --- real data ---

@@ -6,10 +6,10 @@
 __all__ = ['SEQUENCES', 'TARGETS', 'TARGET_NAMES', 'LOG', 'PARTICIPANTS', 'PREDICTIONS', 'MEASUREMENTS', 'COLOURS',
            'PatientError', 'LeakError', 'DiskError', 'atomic_path', 'write_text', 'mark_folder', 'unsealed',
            'write_json', 'sha256_of', 'fingerprint', 'participant_label', 'inside', 'seed_of', 'generator', 'log_to',
-           'cores', 'map_patients', 'read_volume', 'write_volume', 'check_same_grid', 'Column', 'validate_participants',
-           'Cohort', 'identity', 'read_ids', 'from_bids', 'read_cohort', 'read_participants', 'Samples', 'read_samples',
-           'Predictions', 'predictions_of', 'concat', 'read_predictions', 'Measurements', 'read_measurements',
-           'measurements_of', 'set_style', 'show_images', 'project_root', 'real_data', 'carried']
+           'cores', 'map_patients', 'process_pool', 'read_volume', 'write_volume', 'check_same_grid', 'Column',
+           'validate_participants', 'Cohort', 'identity', 'read_ids', 'from_bids', 'read_cohort', 'read_participants',
+           'Samples', 'read_samples', 'Predictions', 'predictions_of', 'concat', 'read_predictions', 'Measurements',
+           'read_measurements', 'measurements_of', 'set_style', 'show_images', 'project_root', 'real_data', 'carried']
 
 # %% ../../nbs/patients/core.ipynb #70daa1c0
 import errno
@@ -24,6 +24,8 @@ import secrets
 import shutil
 import tempfile
 import traceback
+import threading
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -455,6 +457,31 @@ def map_patients(
             LOG.error("%s: %s", one, done[one][1].trace)
     return results, pd.DataFrame(problems, columns=["participant_id", "problem"])
 
+# %% ../../nbs/patients/core.ipynb #d948f56a
+def process_pool(
+    jobs: int,  # how many processes
+) -> dict:  # for joblib.parallel_config
+    "joblib's settings for processes that end when this one does, however it ends."
+    if jobs == 1:
+        return dict(backend="sequential")
+    return dict(
+        backend="loky",
+        inner_max_num_threads=1,
+        initializer=_end_with,
+        initargs=(os.getpid(),),
+    )
+
+
+def _end_with(parent):
+    "Starts a thread that ends this process when `parent` is gone."
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
 # %% ../../nbs/patients/core.ipynb #7d7bdd03
 _DIED = "the worker died (out of memory, or killed); run this patient alone with more memory"
 
@@ -465,10 +492,7 @@ def _on_processes(calls, jobs):
 
     jobs, answered = max(1, min(jobs or cores(), len(calls))), set()
     try:
-        with joblib.parallel_config(
-            backend="loky" if jobs > 1 else "sequential",
-            inner_max_num_threads=1 if jobs > 1 else None,
-        ):
+        with joblib.parallel_config(**process_pool(jobs)):
             for answer in joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(
                 joblib.delayed(_guarded)(*call) for call in calls.values()
             ):
@@ -485,9 +509,8 @@ def _alone(call):
     import joblib
 
     try:
-        return joblib.Parallel(n_jobs=2, backend="loky")(
-            [joblib.delayed(_guarded)(*call)]
-        )[0]
+        with joblib.parallel_config(**process_pool(2)):
+            return joblib.Parallel(n_jobs=2)([joblib.delayed(_guarded)(*call)])[0]
     except joblib.externals.loky.process_executor.BrokenProcessPool:
         return call[1], None, _DIED
 

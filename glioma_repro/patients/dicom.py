@@ -32,6 +32,7 @@ from glioma_repro.patients.core import (
     fingerprint,
     identity,
     participant_label,
+    process_pool,
     read_volume,
     write_text,
 )
@@ -126,10 +127,13 @@ def read_header(
     dict | None
 ):  # the TAGS as text, with the path; of a file that is cut off the path alone; None if it is no DICOM file
     "The tags of one DICOM file that choosing a series needs."
-    with open(path, "rb") as stream:
-        stream.seek(128)
-        if stream.read(4) != b"DICM":
-            return None
+    try:
+        with open(path, "rb") as stream:
+            stream.seek(128)
+            if stream.read(4) != b"DICM":
+                return None
+    except OSError:  # it may not be read
+        return {"path": str(path)}
     reader = sitk.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
     reader.SetFileName(str(path))
@@ -158,19 +162,21 @@ def read_headers(
     )
     parts = [paths[start : start + 500] for start in range(0, len(paths), 500)]
     jobs = min(jobs or cores(), len(parts))
-    read = joblib.Parallel(n_jobs=max(1, jobs), return_as="generator")(
-        joblib.delayed(_headers_of)(part) for part in parts
-    )
-    rows = [
-        row
-        for part in tqdm(
-            read,
-            total=len(parts),
-            desc="DICOM headers, 500 files",
-            disable=len(parts) < 4,
+    jobs = max(1, jobs)
+    with joblib.parallel_config(**process_pool(jobs)):
+        read = joblib.Parallel(n_jobs=jobs, return_as="generator")(
+            joblib.delayed(_headers_of)(part) for part in parts
         )
-        for row in part
-    ]
+        rows = [
+            row
+            for part in tqdm(
+                read,
+                total=len(parts),
+                desc="DICOM headers, 500 files",
+                disable=len(parts) < 4,
+            )
+            for row in part
+        ]
     # NA in every tag: it cannot be read
     return pd.DataFrame(rows, columns=[*TAGS, "path"])
 
@@ -292,7 +298,7 @@ def series_table(
                 thickness=_number(first["thickness"]),
                 is_3d=first["acquisition"] == "3D",
                 axial=_is_axial(first["orientation"]),
-                problem=_gap(files),
+                problem=_no_voxel_size(files) or _gap(files),
             )
         )
     return pd.DataFrame(rows)
@@ -307,6 +313,20 @@ def _is_axial(orientation):
     )
 
 # %% ../../nbs/patients/dicom.ipynb #558cae4a
+def _no_voxel_size(files):
+    """Says that a voxel has no known size: converters take 1 mm then, which nobody
+    measured.
+    """
+    sizes = [[_number(one) for one in text.split("\\")] for text in files["spacing"]]
+    if any(
+        len(one) != 2 or not all(np.isfinite(one)) or min(one) <= 0 for one in sizes
+    ):
+        return "no voxel size: PixelSpacing is missing in its headers or is no size"
+    if np.ptp(np.array(sizes), axis=0).max() > 1e-3:
+        return "slices of several pixel sizes"
+    return ""
+
+
 def _gap(files):
     "What is wrong with the slices' positions; empty if nothing is."
     try:
@@ -493,6 +513,15 @@ def find_dicom(
     for (name, root), files in headers.groupby(
         [headers["patient"].replace("", "unnamed"), "root"], sort=True
     ):
+        if name == "unnamed" and files["study"].nunique() > 1:
+            problems.append(
+                (
+                    "unnamed",
+                    f"{len(files)} files of {files['study'].nunique()} studies have "
+                    "no Patient ID: whose they are is unknown, left out",
+                )
+            )
+            continue
         try:
             one = participant_label(re.sub(r"[/\\]|\.\.", "", name))
         except PatientError as error:

@@ -61,6 +61,11 @@ def _parser():
         type=int,
         help="patients at a time; as many as there are cores by default",
     )
+    one.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="make again what a person changed in the data set",
+    )
     run = _run_parser(commands, plain)
     one = commands.add_parser("report", help="write a page that lists all runs")
     one.add_argument("runs", nargs="?", default="runs")
@@ -280,12 +285,14 @@ def _stoppable():
 
 
 def _curation_command(args):
-    from glioma_repro.patients import curation
+    from glioma_repro.patients import curation, download
 
     if args.command == "fetch":
-        print(curation.fetch(args.name, args.out))
+        print(download.fetch(args.name, args.out))
         return 0
-    made = curation.curate(args.name, args.source, args.out, jobs=args.jobs)
+    made = curation.curate(
+        args.name, args.source, args.out, jobs=args.jobs, overwrite=args.overwrite
+    )
     left_out = set(made.problems["participant_id"]) - set(made.ids)
     more = f"; {made.folder / 'problems.tsv'} says more" if len(made.problems) else ""
     print(f"{made.folder}: {len(made)} patients, {len(left_out)} left out{more}")
