@@ -4,14 +4,19 @@
 
 # %% auto #0
 __all__ = ['WHO2016', 'IMPOSSIBLE', 'FEWEST', 'who2016', 'who2021', 'predicted_labels', 'impossible_combinations',
-           'survival_table', 'median_survival', 'logrank', 'cox', 'restricted_mean', 'true_against_predicted',
-           'decision_curve', 'subgroup_labels', 'subgroups', 'with_public_labels', 'clinical_report']
+           'survival_table', 'median_survival', 'follow_up', 'logrank', 'CoxModel', 'fit_cox', 'proportional_hazards',
+           'cox', 'cox_checks', 'curve_end', 'restricted_mean', 'restricted_means', 'true_against_predicted',
+           'decision_curve', 'net_benefit_difference', 'subgroup_labels', 'subgroups', 'with_public_labels',
+           'clinical_report']
 
 # %% ../../nbs/statistics/clinical.ipynb #589b8280
+import warnings
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from glioma_repro.patients.core import (
     TARGETS,
@@ -20,7 +25,15 @@ from glioma_repro.patients.core import (
     ReproError,
     generator,
 )
-from .measures import evaluate
+from glioma_repro.statistics.measures import (
+    called,
+    classes_of,
+    evaluate,
+    one_source,
+    patient_weights,
+    runs_of,
+    scores_of,
+)
 
 # %% ../../nbs/statistics/clinical.ipynb #21cab13d
 WHO2016 = (
@@ -131,35 +144,18 @@ def predicted_labels(
     predictions: Predictions,
     threshold: float = 0.5,  # of two classes; more: the highest score
 ) -> pd.DataFrame:  # index participant_id; one column a target with the called class
-    """Calls a class for every patient and target; raises ReproError for the scores of
-    several models.
+    """Calls a class for every patient and target; raises ReproError for scores of
+    several sources.
     """
-    models = predictions.table[["model", "cohort"]].drop_duplicates()
-    if len(models) > 1:
-        raise ReproError(
-            f"the scores of {len(models)} models or cohorts are mixed; select one "
-            "model and cohort"
-        )
-    mean = (
-        predictions.per_patient()
-        .table.groupby(["target", "participant_id", "class"], sort=False)["score"]
-        .mean()
-    )
-    called = {}
-    for target in mean.index.unique("target"):
-        wide = mean[target].unstack("class")
-        wide = wide[[one for one in TARGETS.get(target, sorted(wide)) if one in wide]]
-        index = (
-            (wide.iloc[:, 1] >= threshold).astype(int)
-            if wide.shape[1] == 2
-            else wide.to_numpy().argmax(1)
-        )
-        called[target] = pd.Series(
-            np.array(wide.columns, dtype=object)[index],
-            index=wide.index,
-            dtype="string",
-        )
-    return pd.DataFrame(called).rename(columns={"grade": "who_grade"})
+    table, columns = predictions.table, {}
+    # a diagnosis joins targets, so they too come from one model, cohort and subset
+    one_source(table.assign(target="diagnosis", label=pd.NA), ["participant_id"])
+    for target, part in table.groupby("target", sort=False):
+        classes = classes_of(part)
+        mean = runs_of(part).groupby("participant_id")[list(classes)].mean()
+        words = np.array(classes, dtype=object)[called(mean.to_numpy(), threshold)]
+        columns[target] = pd.Series(words, index=mean.index, dtype="string")
+    return pd.DataFrame(columns).rename(columns={"grade": "who_grade"})
 
 
 def impossible_combinations(
@@ -172,18 +168,12 @@ def impossible_combinations(
     both = idh.notna() & codel.notna()
     wild = ((idh == "wildtype") & (codel == "codeleted")).fillna(False)
     four = ((idh == "mutant") & (codel == "codeleted") & (grade == 4)).fillna(False)
-    return pd.DataFrame(
-        [
-            ("IDH-wildtype with 1p/19q codeletion", int(wild.sum()), int(both.sum())),
-            (
-                "IDH-mutant, codeleted and grade 4 (an oligodendroglioma has grade "
-                "2 or 3)",
-                int(four.sum()),
-                int((both & grade.notna()).sum()),
-            ),
-        ],
-        columns=["combination", "patients", "of"],
-    )
+    graded = "IDH-mutant, codeleted and grade 4 (an oligodendroglioma has grade 2 or 3)"
+    rows = [
+        ("IDH-wildtype with 1p/19q codeletion", int(wild.sum()), int(both.sum())),
+        (graded, int(four.sum()), int((both & grade.notna()).sum())),
+    ]
+    return pd.DataFrame(rows, columns=["combination", "patients", "of"])
 
 # %% ../../nbs/statistics/clinical.ipynb #527e7aef
 def survival_table(
@@ -227,17 +217,42 @@ def survival_table(
 FEWEST = 5  # patients of a class (or deaths of a group) below which no figure is given
 
 
+def _half_time(
+    times,  # (T,) rising
+    alive,  # (T,) falling, NaN where nothing is known
+) -> float:  # NaN where the curve never reaches one half
+    """When a curve first falls to one half, by the rule of R's survival: halfway to the
+    next drop where it is one half exactly.
+    """
+    times, alive = np.asarray(times, float), np.asarray(alive, float)
+    below = np.isfinite(alive) & (alive < 0.5 + 1e-8)
+    times, alive = times[below], alive[below]
+    if not len(times):
+        return np.nan
+    further = np.flatnonzero(alive < alive[0])
+    exact = abs(alive[0] - 0.5) < 1e-8 and len(further)
+    return float((times[0] + times[further[0]]) / 2) if exact else float(times[0])
+
+
+def _median(time, event):
+    "Median and the two ends of its 95 % interval; NaN where there is none."
+    from lifelines import KaplanMeierFitter
+
+    fit = KaplanMeierFitter().fit(time, event)
+    alive = fit.survival_function_.iloc[:, 0]
+    band = fit.confidence_interval_.where(alive > 0)  # nobody left alive: no band
+    curves = (alive, band.iloc[:, 0], band.iloc[:, 1])
+    return [_half_time(alive.index, curve) for curve in curves]
+
+
 def median_survival(
     table: pd.DataFrame,  # of survival_table
 ) -> (
     pd.DataFrame
 ):  # group, patients, deaths, zero_times, median (years), low, high, reason
     """Median survival of each group with its 95 % interval (Brookmeyer and Crowley
-    1982); NA where fewer than half died or the group is too small.
+    1982, R's rule); NA with the reason where there is none.
     """
-    from lifelines import KaplanMeierFitter
-    from lifelines.utils import median_survival_times
-
     rows = []
     for name, mine in table.groupby("group", sort=True):
         row = {
@@ -245,35 +260,58 @@ def median_survival(
             "patients": len(mine),
             "deaths": int(mine["event"].sum()),
             "zero_times": int(mine["zero"].sum()),
+            "reason": "",
         }
+        median, low, high = _median(mine["time"], mine["event"])
         if len(mine) < FEWEST:
-            rows.append(
-                row
-                | {
-                    "median": np.nan,
-                    "low": np.nan,
-                    "high": np.nan,
-                    "reason": f"underpowered: {len(mine)} patients",
-                }
-            )
-            continue
-        fit = KaplanMeierFitter().fit(mine["time"], mine["event"])
-        low, high = median_survival_times(fit.confidence_interval_).to_numpy().ravel()
-        reached = np.isfinite(fit.median_survival_time_)
+            median = low = high = np.nan
+            row["reason"] = f"underpowered: {len(mine)} patients"
+        elif np.isnan(median):
+            row["reason"] = "more than half are alive at the last visit"
+        elif np.isnan(high):
+            row["reason"] = "no upper end: the band does not fall below one half"
+        rows.append(row | {"median": median, "low": low, "high": high})
+    columns = [
+        "group",
+        "patients",
+        "deaths",
+        "zero_times",
+        "median",
+        "low",
+        "high",
+        "reason",
+    ]
+    return pd.DataFrame(rows, columns=columns)
+
+# %% ../../nbs/statistics/clinical.ipynb #a1c05f03
+def follow_up(
+    table: pd.DataFrame,  # of survival_table
+) -> pd.DataFrame:  # group (and all), patients, follow_up (median, years), low, high, longest (years), reason
+    """Median follow-up of each group and of all by the reverse Kaplan-Meier estimate
+    (Schemper and Smith 1996).
+    """
+    groups = {"all": table} | dict(list(table.groupby("group", sort=True)))
+    rows = []
+    for name, mine in groups.items():
+        median, low, high = _median(mine["time"], 1 - mine["event"])
+        few = f"underpowered: {len(mine)} patients" if len(mine) < FEWEST else ""
+        short = "" if np.isfinite(median) else "more than half died under observation"
+        if few:
+            median = low = high = np.nan
         rows.append(
-            row
-            | {
-                "median": fit.median_survival_time_ if reached else np.nan,
+            {
+                "group": name,
+                "patients": len(mine),
+                "follow_up": median,
                 "low": low,
-                "high": high if np.isfinite(high) else np.nan,
-                "reason": ""
-                if reached
-                else "more than half are alive at the last visit",
+                "high": high,
+                "longest": mine["time"].max(),
+                "reason": few or short,
             }
         )
     return pd.DataFrame(rows)
 
-
+# %% ../../nbs/statistics/clinical.ipynb #a1c05f07
 def logrank(
     table: pd.DataFrame,  # of survival_table
 ) -> pd.DataFrame:  # comparison, patients, chi_square, degrees, p, p_holm, reason
@@ -306,139 +344,350 @@ def logrank(
         number for number, row in enumerate(rows) if row["comparison"] != "all groups"
     ]
     if pairs:
-        for number, p in zip(
-            pairs, multipletests([rows[one]["p"] for one in pairs], method="holm")[1]
-        ):
+        corrected = multipletests(
+            [rows[number]["p"] for number in pairs], method="holm"
+        )[1]
+        for number, p in zip(pairs, corrected):
             rows[number]["p_holm"] = p
-    rows += [
-        {
-            "comparison": name,
-            "patients": int(size[name]),
-            "reason": f"underpowered: {size[name]} patients",
-        }
-        for name in sorted(size[size < FEWEST].index)
+    for name in sorted(size[size < FEWEST].index):
+        rows.append(
+            {
+                "comparison": name,
+                "patients": int(size[name]),
+                "reason": f"underpowered: {size[name]} patients",
+            }
+        )
+    columns = [
+        "comparison",
+        "patients",
+        "chi_square",
+        "degrees",
+        "p",
+        "p_holm",
+        "reason",
     ]
-    return pd.DataFrame(
-        rows,
-        columns=[
-            "comparison",
-            "patients",
-            "chi_square",
-            "degrees",
-            "p",
-            "p_holm",
-            "reason",
-        ],
-    )
+    return pd.DataFrame(rows, columns=columns)
 
 # %% ../../nbs/statistics/clinical.ipynb #29ee74ac
+@dataclass(frozen=True)
+class CoxModel:
+    "A proportional-hazards model, what it was fitted to, and what was left out of it."
+
+    # index participant_id: a column a coefficient, then time (years) and event
+    design: pd.DataFrame
+    left_out: pd.DataFrame  # covariate, patients, deaths, reason
+    fit: object = None  # lifelines.CoxPHFitter; None where nothing could be fitted
+    reason: str = ""  # why nothing could be fitted
+
+
+def _lacking_level(table, names):
+    """The smallest level of a covariate of words that no hazard ratio can be given for:
+    covariate, word, patients, deaths; None if there is none.
+    """
+    found = []
+    for name in names:
+        counts = table.groupby(name)["event"].agg(["size", "sum"])
+        bad = counts[(counts["size"] < FEWEST) | (counts["sum"] == 0)]
+        found += [
+            (int(row["size"]), name, word, int(row["sum"]))
+            for word, row in bad.iterrows()
+        ]
+    if not found:
+        return None
+    patients, name, word, deaths = min(found)
+    return name, word, patients, deaths
+
+
+def _level_columns(table, name):
+    "One column for each word but the most frequent."
+    words = table[name].value_counts().index
+    return {
+        f"{name}: {word} against {words[0]}": (table[name] == word).astype(float)
+        for word in words[1:]
+    }
+
+# %% ../../nbs/statistics/clinical.ipynb #a1c05f08
+def fit_cox(
+    # participant_id, survival_days, death and the covariates
+    participants: pd.DataFrame,
+    # columns: numbers as they are, words against their most frequent one
+    covariates: list[str],
+    zero: str = "half day",  # what a survival time of zero becomes: half day, or drop
+) -> CoxModel:
+    """Fits a proportional-hazards model to the complete cases (Cox 1972; lifelines);
+    levels that cannot be judged are left out and named.
+    """
+    table = participants.set_index("participant_id")[covariates].dropna()
+    lived = survival_table(participants, pd.Series("all", index=table.index), zero)
+    table = table.join(
+        lived.set_index("participant_id")[["time", "event"]], how="inner"
+    )
+    words = [
+        name for name in covariates if not pd.api.types.is_numeric_dtype(table[name])
+    ]
+    table = table.astype(dict.fromkeys(words, "string") | {"event": int})
+    left = []
+    while table["event"].sum() >= FEWEST and (found := _lacking_level(table, words)):
+        name, word, patients, deaths = found
+        reason = (
+            f"underpowered: {patients} patients"
+            if patients < FEWEST
+            else (
+                f"no death among {patients} patients, so no finite hazard ratio; left "
+                "out of the model"
+            )
+        )
+        left.append((f"{name}: {word}", patients, deaths, reason))
+        table = table[table[name] != word]
+    columns = {}
+    for name in covariates:
+        columns |= (
+            _level_columns(table, name)
+            if name in words
+            else {name: table[name].astype(float)}
+        )
+        if table[name].nunique() < 2:
+            columns.pop(name, None)
+            left.append(
+                (name, len(table), int(table["event"].sum()), "one value only is left")
+            )
+    left = pd.DataFrame(left, columns=["covariate", "patients", "deaths", "reason"])
+    design = pd.DataFrame(columns, index=table.index).assign(
+        time=table["time"], event=table["event"]
+    )
+    return _fitted(design, left)
+
+
+def _fitted(design, left):
+    "The model of a design, or the reason why there is none."
+    from lifelines import CoxPHFitter
+    from lifelines.exceptions import ConvergenceError
+
+    if design["event"].sum() < FEWEST or design.shape[1] < 3:
+        return CoxModel(design, left, reason="too few deaths or nothing to compare")
+    try:
+        with warnings.catch_warnings():
+            # what they warn of is looked for in the result
+            warnings.simplefilter("ignore")
+            return CoxModel(design, left, CoxPHFitter().fit(design, "time", "event"))
+    except ConvergenceError as error:  # covariates that say the same
+        return CoxModel(design, left, reason=f"no finite fit: {str(error)[:80]}")
+
+# %% ../../nbs/statistics/clinical.ipynb #a1c05f0a
+def proportional_hazards(
+    model: CoxModel,  # of fit_cox, with a fit
+) -> pd.DataFrame:  # index covariate (and all together): chi_square, degrees, p
+    """Test of proportional hazards on the scaled Schoenfeld residuals, each coefficient
+    and all together (Grambsch and Therneau 1994).
+    """
+    from lifelines.statistics import TimeTransformers
+
+    fit, died = model.fit, model.fit.event_observed.to_numpy(bool)
+    # lifelines sorts the patients by time, and its residuals are those of the deaths in
+    # that order
+    moments = TimeTransformers().get("km")(
+        fit.durations, fit.event_observed, fit.weights
+    )
+    moments = np.asarray(moments, float)[died]
+    moments = moments - moments.mean()
+    residuals = fit.compute_residuals(model.design, "scaled_schoenfeld").to_numpy()
+    trend, covariance = moments @ residuals, fit.variance_matrix_.to_numpy()
+    spread = died.sum() * (moments**2).sum()
+    each = trend**2 / np.diag(covariance) / spread
+    whole = trend @ np.linalg.solve(covariance, trend) / spread
+    degrees = np.append(np.ones(len(each), int), len(each))
+    chi_square = np.append(each, whole)
+    names = pd.Index([*fit.params_.index, "all together"], name="covariate")
+    p = stats.chi2.sf(chi_square, degrees)
+    return pd.DataFrame(
+        {"chi_square": chi_square, "degrees": degrees, "p": p}, index=names
+    )
+
+
 def cox(
     # participant_id, survival_days, death and the covariates
     participants: pd.DataFrame,
     # columns: numbers as they are, words against their most frequent one
     covariates: list[str],
     zero: str = "half day",  # what a survival time of zero becomes: half day, or drop
-) -> pd.DataFrame:  # covariate, hazard_ratio, low, high, p, patients, deaths, reason
-    """Proportional-hazards model (Cox 1972; lifelines) of complete cases; words with
-    fewer than five patients are left out and named.
+) -> (
+    pd.DataFrame
+):  # covariate, hazard_ratio, low, high, p, p_proportional, patients, deaths, reason
+    """Hazard ratios of `fit_cox` with Wald intervals and the test of proportional
+    hazards; NA with the reason where there is none.
     """
-    from lifelines import CoxPHFitter
-    from lifelines.exceptions import ConvergenceError
-
-    chosen = participants.set_index("participant_id")[covariates].dropna()
-    columns, rare = {}, []
-    for name in covariates:
-        if pd.api.types.is_numeric_dtype(chosen[name]):
-            columns[name] = chosen[name].astype(float)
-            continue
-        size = chosen[name].astype("string").value_counts()
-        rare += [
-            (f"{name}: {word}", int(count))
-            for word, count in size.items()
-            if count < FEWEST
-        ]
-        chosen = chosen[~chosen[name].isin(size[size < FEWEST].index)]
-        columns |= {
-            f"{name}: {word} against {size.index[0]}": (chosen[name] == word).astype(
-                float
-            )
-            for word in size.index[1:]
-            if size[word] >= FEWEST
-        }
-    table = survival_table(
-        participants, pd.Series("all", index=chosen.index), zero
-    ).set_index("participant_id")
-    design = (
-        pd.DataFrame(columns)
-        .reindex(table.index)
-        .assign(time=table["time"], event=table["event"])
-        .dropna()
-    )
-    rows = [
-        {"covariate": name, "reason": f"underpowered: {count} patients"}
-        for name, count in rare
+    model = fit_cox(participants, covariates, zero)
+    patients, deaths = len(model.design), int(model.design["event"].sum())
+    rows = []
+    if model.fit is None:
+        rows.append(
+            {
+                "covariate": "all",
+                "patients": patients,
+                "deaths": deaths,
+                "reason": model.reason,
+            }
+        )
+    else:
+        rows += _ratios(model, patients, deaths)
+    columns = [
+        "covariate",
+        "hazard_ratio",
+        "low",
+        "high",
+        "p",
+        "p_proportional",
+        "patients",
+        "deaths",
+        "reason",
     ]
-    if design["event"].sum() < FEWEST or not columns:
-        return pd.DataFrame(
-            rows
-            + [
+    return pd.DataFrame(rows + model.left_out.to_dict("records"), columns=columns)
+
+
+def _ratios(model, patients, deaths):
+    "A row a coefficient."
+    proportional, rows = proportional_hazards(model)["p"], []
+    spread = model.design.std()
+    for name, row in model.fit.summary.iterrows():
+        # an error of 10 for one standard deviation: the likelihood has no maximum there
+        if not np.isfinite(row["se(coef)"]) or row["se(coef)"] * spread[name] > 10:
+            rows.append(
                 {
-                    "covariate": "all",
-                    "patients": len(design),
-                    "deaths": int(design["event"].sum()),
-                    "reason": "too few deaths or nothing to compare",
+                    "covariate": name,
+                    "patients": patients,
+                    "deaths": deaths,
+                    "reason": "no finite hazard ratio: it tells all deaths apart",
                 }
-            ]
+            )
+            continue
+        died = model.design.groupby(name)["event"].sum() if " against " in name else []
+        few = min(died) if len(died) else FEWEST
+        rows.append(
+            {
+                "covariate": name,
+                "hazard_ratio": row["exp(coef)"],
+                "low": row["exp(coef) lower 95%"],
+                "high": row["exp(coef) upper 95%"],
+                "p": row["p"],
+                "p_proportional": proportional[name],
+                "patients": patients,
+                "deaths": deaths,
+                "reason": f"few deaths on one side: {few}" if few < FEWEST else "",
+            }
         )
-    try:
-        found = CoxPHFitter().fit(design, "time", "event").summary
-    # a group without deaths, or covariates that say the same
-    except ConvergenceError as error:
-        return pd.DataFrame(
-            rows
-            + [
-                {
-                    "covariate": "all",
-                    "patients": len(design),
-                    "deaths": int(design["event"].sum()),
-                    "reason": f"no finite fit: {str(error)[:80]}",
-                }
-            ]
-        )
-    rows = [
-        {
-            "covariate": name,
-            "hazard_ratio": row["exp(coef)"],
-            "low": row["exp(coef) lower 95%"],
-            "high": row["exp(coef) upper 95%"],
-            "p": row["p"],
-            "patients": len(design),
-            "deaths": int(design["event"].sum()),
-            "reason": "",
-        }
-        for name, row in found.iterrows()
-    ] + rows
-    return pd.DataFrame(
-        rows,
-        columns=[
-            "covariate",
-            "hazard_ratio",
-            "low",
-            "high",
-            "p",
-            "patients",
-            "deaths",
-            "reason",
-        ],
+    return rows
+
+# %% ../../nbs/statistics/clinical.ipynb #a1c05f0d
+def cox_checks(
+    # participant_id, survival_days, death and the covariates
+    participants: pd.DataFrame,
+    covariates: list[str],  # as of cox
+    zero: str = "half day",  # as of cox
+    # bootstrap draws of patients for the interval of the C-index
+    iterations: int = 500,
+    refits: int = 40,  # bootstrap draws fitted anew, for its optimism
+    seed: int = 0,  # of the draws
+) -> pd.DataFrame:  # measure, value, low, high, p, patients, deaths, reason
+    """What a Cox model is worth: C-index less its optimism, test of proportional
+    hazards, deaths a coefficient, follow-up.
+    """
+    model = fit_cox(participants, covariates, zero)
+    design = model.design
+    base = {
+        "patients": len(design),
+        "deaths": int(design["event"].sum()),
+        "reason": model.reason,
+    }
+    rows = [{"measure": "C-index"}, {"measure": "proportional hazards, all together"}]
+    if model.fit is not None:
+        rows[0] |= _concordance(model, iterations, refits, seed)
+        test = proportional_hazards(model).loc["all together"]
+        rows[1] |= {"value": test["chi_square"], "p": test["p"]}
+    coefficients = max(design.shape[1] - 2, 1)
+    rows.append(
+        {"measure": "deaths a coefficient", "value": base["deaths"] / coefficients}
     )
+    if len(design):
+        seen = follow_up(design[["time", "event"]].assign(group="all")).iloc[0]
+        rows.append(
+            {
+                "measure": "median follow-up (years)",
+                "value": seen["follow_up"],
+                "low": seen["low"],
+                "high": seen["high"],
+                "reason": seen["reason"],
+            }
+        )
+    columns = ["measure", "value", "low", "high", "p", "patients", "deaths", "reason"]
+    return pd.DataFrame([base | row for row in rows], columns=columns)
+
+
+def _apart(fit, table):
+    """The C-index of a fit on some patients; NaN where no two of them can be put in
+    order.
+    """
+    from lifelines.utils import concordance_index
+
+    try:
+        return concordance_index(
+            table["time"], -fit.predict_log_partial_hazard(table), table["event"]
+        )
+    except ZeroDivisionError:
+        return np.nan
+
+
+def _concordance(model, iterations, refits, seed):
+    "C-index less its optimism, low, high, and how it was made."
+    design, draw, drawn, optimism = model.design, generator(seed, "C-index"), [], []
+    for number in range(max(iterations, refits)):
+        table = design.iloc[draw.integers(0, len(design), len(design))].reset_index(
+            drop=True
+        )
+        drawn.append(_apart(model.fit, table))
+        again = _fitted(table, model.left_out) if number < refits else model
+        if number < refits and again.fit is not None:
+            optimism.append(_apart(again.fit, table) - _apart(again.fit, design))
+    whole, flattery = (
+        _apart(model.fit, design),
+        np.nanmean(optimism) if optimism else np.nan,
+    )
+    if np.isfinite(drawn).sum() < max(iterations / 2, 2) or len(optimism) < refits / 2:
+        return {
+            "value": whole,
+            "reason": "as fitted, with its optimism: too few bootstrap draws had a fit",
+        }
+    low, high = np.nanquantile(drawn, [0.025, 0.975]) - flattery
+    note = f"optimism of {flattery:.3f} taken off; percentile bootstrap ({iterations} draws, {refits} fits)"
+    return {
+        "value": whole - flattery,
+        "low": max(low, 0.0),
+        "high": min(high, 1.0),
+        "reason": note,
+    }
 
 # %% ../../nbs/statistics/clinical.ipynb #1f849eb6
+def curve_end(
+    time: np.ndarray,  # (N,) years
+    event: np.ndarray,  # (N,) 0 or 1
+) -> float:  # years; infinite where the curve falls to zero
+    """Up to when a Kaplan-Meier curve is known: the last visit, or for ever where all
+    of the last died.
+    """
+    time, event = np.asarray(time, float), np.asarray(event)
+    if not len(time):
+        return 0.0
+    return np.inf if event[time == time.max()].all() else float(time.max())
+
+
 def restricted_mean(
     time: np.ndarray,  # (N,) years
     event: np.ndarray,  # (N,) 0 or 1
     weight: np.ndarray,  # (B, N) how often each patient counts
     horizon: float,  # years
-) -> np.ndarray:  # (B,) years; NaN for a draw without patients
+    # whether a curve that ends earlier goes on level, as draws of a sample that is
+    # followed so long may
+    level: bool = False,
+) -> np.ndarray:  # (B,) years; NaN for a draw without patients, or whose curve ends before the horizon
     """Area under the Kaplan-Meier curve up to a horizon, for many weightings at once
     (Royston and Parmar 2013).
     """
@@ -457,135 +706,201 @@ def restricted_mean(
         np.hstack([np.ones((len(weight), 1)), alive])
         * np.diff(np.maximum.accumulate(edges))
     ).sum(1)
-    return np.where(total[:, 0] > 0, area, np.nan)
+    seen = np.where(weight > 0, time, 0).max(1)
+    known = (seen >= horizon) | (alive[:, -1] < 1e-12) | level
+    return np.where((total[:, 0] > 0) & known, area, np.nan)
 
 # %% ../../nbs/statistics/clinical.ipynb #719412ae
+def restricted_means(
+    table: pd.DataFrame,  # of survival_table
+    horizon: float = 3.0,  # years
+    iterations: int = 1000,  # bootstrap draws of patients
+    seed: int = 0,  # of the draws
+) -> pd.DataFrame:  # group, patients, deaths, horizon, mean (years), low, high, reason
+    """Restricted mean survival of each group; NA with the reason where a group is too
+    small or not followed so long.
+    """
+    rows = []
+    for name, mine in table.groupby("group", sort=True):
+        time, event = mine["time"].to_numpy(), mine["event"].to_numpy()
+        row = {
+            "group": name,
+            "patients": len(mine),
+            "deaths": int(event.sum()),
+            "horizon": horizon,
+        }
+        end = curve_end(time, event)
+        if len(mine) < FEWEST:
+            rows.append(row | {"reason": f"underpowered: {len(mine)} patients"})
+            continue
+        if end < horizon:
+            rows.append(
+                row
+                | {
+                    "reason": f"the last visit is at {end:.2f} years, before the horizon"
+                }
+            )
+            continue
+        draws = patient_weights(mine["participant_id"], iterations, seed)
+        value = restricted_mean(
+            time, event, np.vstack([np.ones(len(mine)), draws]), horizon, level=True
+        )
+        low, high = np.quantile(value[1:], [0.025, 0.975])
+        rows.append(row | {"mean": value[0], "low": low, "high": high, "reason": ""})
+    columns = [
+        "group",
+        "patients",
+        "deaths",
+        "horizon",
+        "mean",
+        "low",
+        "high",
+        "reason",
+    ]
+    return pd.DataFrame(rows, columns=columns)
+
+# %% ../../nbs/statistics/clinical.ipynb #a1c05f11
+_GAP = [
+    "group",
+    "n_true",
+    "n_predicted",
+    "both",
+    "horizon",
+    "true",
+    "predicted",
+    "difference",
+    "low",
+    "high",
+    "reason",
+]
+
+
 def true_against_predicted(
     participants: pd.DataFrame,  # participant_id, survival_days, death
     true: pd.Series,  # diagnosis by participant_id
     predicted: pd.Series,  # the same, predicted
-    horizon: float = 3.0,  # years
+    horizon: float = 3.0,  # years; less where a group is not followed so long
     iterations: int = 2000,  # bootstrap draws of patients
     seed: int = 0,  # of the draws
-) -> pd.DataFrame:  # group, n_true, n_predicted, both, true and predicted (years), difference, low, high, reason
+) -> pd.DataFrame:  # group, n_true, n_predicted, both, horizon, true and predicted (years), difference, low, high, reason
     """Restricted mean survival of the patients who have a diagnosis and of those
     predicted to have it; patients drawn in pairs.
     """
     known = survival_table(
         participants, pd.Series("all", index=list(participants["participant_id"]))
     )
-    names = sorted(set(true.dropna()) | set(predicted.dropna()))
-    mine = {
-        name: (
-            known["participant_id"].map(true).eq(name).fillna(False).to_numpy(bool),
-            known["participant_id"]
-            .map(predicted)
-            .eq(name)
-            .fillna(False)
-            .to_numpy(bool),
-        )
-        for name in names
-    }
-    time, event = known["time"].to_numpy(), known["event"].to_numpy()
-    draws = generator(seed, "true against predicted").multinomial(
-        len(known), np.full(len(known), 1 / len(known)), size=iterations
-    )
-    weight, rows = np.vstack([np.ones(len(known), int), draws]), []
-    for name, (first, second) in mine.items():
+    draws = patient_weights(known["participant_id"], iterations, seed)
+    weight = np.vstack([np.ones(len(known)), draws])
+    rows = []
+    for name in sorted(set(true.dropna()) | set(predicted.dropna())):
+        inside = [
+            known["participant_id"].map(one).eq(name).fillna(False).to_numpy(bool)
+            for one in (true, predicted)
+        ]
         row = {
             "group": name,
-            "n_true": int(first.sum()),
-            "n_predicted": int(second.sum()),
-            "both": int((first & second).sum()),
+            "n_true": int(inside[0].sum()),
+            "n_predicted": int(inside[1].sum()),
+            "both": int((inside[0] & inside[1]).sum()),
         }
-        if min(first.sum(), second.sum()) < FEWEST:
-            rows.append(
-                row
-                | {"reason": f"underpowered: {min(first.sum(), second.sum())} patients"}
-            )
-            continue
-        value = [
-            restricted_mean(time, event, weight * one, horizon)
-            for one in (first, second)
-        ]
-        low, high = np.nanpercentile((value[1] - value[0])[1:], [2.5, 97.5])
-        rows.append(
-            row
-            | {
-                "true": value[0][0],
-                "predicted": value[1][0],
-                "difference": value[1][0] - value[0][0],
-                "low": low,
-                "high": high,
-                "reason": "",
-            }
-        )
-    return pd.DataFrame(
-        rows,
-        columns=[
-            "group",
-            "n_true",
-            "n_predicted",
-            "both",
-            "true",
-            "predicted",
-            "difference",
-            "low",
-            "high",
-            "reason",
-        ],
+        rows.append(row | _gap(known, inside, weight, horizon))
+    return pd.DataFrame(rows, columns=_GAP)
+
+
+def _gap(known, inside, weight, horizon):
+    """The difference of two groups of the same patients up to the last time that both
+    are followed to.
+    """
+    fewest = min(one.sum() for one in inside)
+    if fewest < FEWEST:
+        return {"reason": f"underpowered: {fewest} patients"}
+    time, event = known["time"].to_numpy(), known["event"].to_numpy()
+    end = min(curve_end(time[one], event[one]) for one in inside)
+    used = min(horizon, end)
+    first, second = (
+        restricted_mean(time, event, weight * one, used, level=True) for one in inside
     )
+    low, high = np.nanquantile((second - first)[1:], [0.025, 0.975])
+    note = (
+        f"up to {used:.2f} years only: the last visit common to both groups"
+        if used < horizon
+        else ""
+    )
+    return {
+        "horizon": used,
+        "true": first[0],
+        "predicted": second[0],
+        "difference": second[0] - first[0],
+        "low": low,
+        "high": high,
+        "reason": note,
+    }
 
 # %% ../../nbs/statistics/clinical.ipynb #43ad82d2
-def decision_curve(
-    predictions: Predictions,  # of one target with two classes; one line a model
-    positive: str | None = None,  # the class acted on; the last one if None
-    thresholds=None,  # threshold probabilities; 0.01 to 0.99 if None
-    iterations: int = 1000,  # bootstrap draws of patients for the band
-    seed: int = 0,  # of the draws
-) -> pd.DataFrame:  # strategy, threshold, net_benefit, low, high
-    """Net benefit of acting on the score, on all and on none; the scores must be
-    probabilities (see calibration).
+def _worths(predictions, positive, cuts):
+    """What acting on each patient is worth by each strategy, {strategy: (N, cuts)}, and
+    the patients' names (N,).
     """
-    targets = predictions.table["target"].unique()
+    table = predictions.table
+    targets = table["target"].unique()
     if len(targets) != 1:
         raise ReproError(
             f"a decision curve needs one target, not {', '.join(targets) or 'none'}"
         )
-    positive = (
-        positive
-        or [
-            one for one in TARGETS[targets[0]] if one in set(predictions.table["class"])
-        ][-1]
-    )
-    cuts, parts = (
-        np.asarray(
-            np.arange(1, 100) / 100 if thresholds is None else thresholds, float
-        ),
-        [],
-    )
-    table = (
-        predictions.per_patient()
-        .table.query("`class` == @positive")
-        .dropna(subset="label")
-    )
-    mean = table.groupby(["model", "participant_id"], sort=False).agg(
-        label=("label", "first"), score=("score", "mean")
-    )
-    odds = cuts / (1 - cuts)
-    for name, mine in mean.groupby(level="model", sort=False):
-        label, score = (
-            (mine["label"] == positive).to_numpy(int),
-            mine["score"].to_numpy(),
+    # models may differ, their patients and labels may not
+    one_source(table.assign(model="all", study="all"), ["participant_id"])
+    scored = {
+        name: scores_of(part) for name, part in table.groupby("model", sort=False)
+    }
+    classes = classes_of(table)
+    positive = positive or classes[-1]
+    if positive not in classes:
+        raise ReproError(
+            f"{targets[0]} has no class {positive!r}; its classes are "
+            f"{', '.join(classes)}"
         )
-        # (N, cuts): what acting on each patient is worth
-        worth = (score[:, None] >= cuts) * (
-            label[:, None] - (1 - label[:, None]) * odds
+    names = sorted(
+        set.intersection(*(set(one.participants) for one in scored.values()))
+    )
+    if not names:
+        raise ReproError(
+            "no patient with a known label was scored by all of the models"
         )
-        weight = generator(seed, "decision curve", name).multinomial(
-            len(label), np.full(len(label), 1 / len(label)), size=iterations
-        )
-        low, high = np.percentile(weight @ worth / len(label), [2.5, 97.5], axis=0)
+    place, odds, found = classes.index(positive), cuts / (1 - cuts), {}
+    for name, one in scored.items():
+        mine = one.at(np.flatnonzero(np.isin(one.participants, names)))
+        right = (mine.codes == place)[:, None]
+        gain = np.where(right, 1.0, -odds)
+        found[name] = (mine.scores[:, [place]] >= cuts) * gain
+    return found | {"all": gain, "none": np.zeros_like(gain)}, np.array(names)
+
+
+def _thresholds(values):
+    "Threshold probabilities as an array, all between 0 and 1."
+    cuts = np.asarray(
+        np.arange(1, 100) / 100 if values is None else values, float
+    ).ravel()
+    if not len(cuts) or not ((cuts > 0) & (cuts < 1)).all():
+        raise ReproError("threshold probabilities lie between 0 and 1")
+    return cuts
+
+
+def decision_curve(
+    # of one target, cohort, protocol and subset; one line a model
+    predictions: Predictions,
+    positive: str | None = None,  # the class acted on; the last one if None
+    thresholds=None,  # threshold probabilities; 0.01 to 0.99 if None
+    iterations: int = 1000,  # bootstrap draws of patients for the band
+    seed: int = 0,  # of the draws
+) -> pd.DataFrame:  # strategy, threshold, net_benefit, low, high, patients
+    """Net benefit of acting on the score, on all and on none; the scores must be
+    probabilities (see calibration).
+    """
+    cuts = _thresholds(thresholds)
+    worths, names = _worths(predictions, positive, cuts)
+    weight, parts = patient_weights(names, iterations, seed) / len(names), []
+    for name, worth in worths.items():
+        low, high = np.quantile(weight @ worth, [0.025, 0.975], axis=0)
         parts.append(
             pd.DataFrame(
                 {
@@ -594,26 +909,50 @@ def decision_curve(
                     "net_benefit": worth.mean(0),
                     "low": low,
                     "high": high,
-                }
-            )
-        )
-    everyone = mean.groupby("participant_id")["label"].first().eq(positive).mean()
-    for name, value in (
-        ("all", everyone - (1 - everyone) * odds),
-        ("none", np.zeros(len(cuts))),
-    ):
-        parts.append(
-            pd.DataFrame(
-                {
-                    "strategy": name,
-                    "threshold": cuts,
-                    "net_benefit": value,
-                    "low": np.nan,
-                    "high": np.nan,
+                    "patients": len(names),
                 }
             )
         )
     return pd.concat(parts, ignore_index=True)
+
+# %% ../../nbs/statistics/clinical.ipynb #a1c05f12
+def net_benefit_difference(
+    predictions: Predictions,  # as of decision_curve
+    a: str,  # a model, "all" or "none"
+    b: str = "all",  # what it is compared with: a model, "all" or "none"
+    positive: str | None = None,  # the class acted on; the last one if None
+    thresholds=(0.1, 0.2, 0.3, 0.5, 0.7),  # threshold probabilities
+    iterations: int = 2000,  # bootstrap draws of patients
+    seed: int = 0,  # of the draws
+) -> (
+    pd.DataFrame
+):  # a, b, threshold, net_benefit_a, net_benefit_b, difference, low, high, patients
+    """How much more net benefit one strategy has than another, with a bootstrap that
+    draws the patients of both together.
+    """
+    cuts = _thresholds(thresholds)
+    worths, names = _worths(predictions, positive, cuts)
+    for one in (a, b):
+        if one not in worths:
+            raise ReproError(f"no strategy {one!r}; known are {', '.join(worths)}")
+    weight, apart = (
+        patient_weights(names, iterations, seed) / len(names),
+        worths[a] - worths[b],
+    )
+    low, high = np.quantile(weight @ apart, [0.025, 0.975], axis=0)
+    return pd.DataFrame(
+        {
+            "a": a,
+            "b": b,
+            "threshold": cuts,
+            "net_benefit_a": worths[a].mean(0),
+            "net_benefit_b": worths[b].mean(0),
+            "difference": apart.mean(0),
+            "low": low,
+            "high": high,
+            "patients": len(names),
+        }
+    )
 
 # %% ../../nbs/statistics/clinical.ipynb #8b8371b2
 def subgroup_labels(
@@ -656,6 +995,12 @@ def subgroups(
     """Measures with intervals by subgroup; NA and 'underpowered' where a class has
     fewer than five patients.
     """
+    foreign = set(predictions.table["cohort"].dropna()) - {cohort.name}
+    if foreign:  # patients of two cohorts may have one name
+        raise ReproError(
+            f"these predictions are of cohort {sorted(foreign)[0]}, the groups of "
+            f"cohort {cohort.name}; select one"
+        )
     parts, groups = [], subgroup_labels(cohort)
     for kind in kinds or groups:
         for name in sorted(groups[kind].dropna().unique()):
@@ -702,48 +1047,37 @@ def with_public_labels(
     names = {one: [barcode] for one, barcode in table["tcga_barcode"].dropna().items()}
     labels, used = read_labels(manifest_of(manifest), [folder], names)
     added = labels.reindex(table.index)[[name for name in labels if name not in table]]
-    return Cohort(
-        cohort.name,
-        table.join(added).reset_index(),
-        cohort.folder,
-        title=cohort.title,
-        phantom=cohort.phantom,
-        mask_method=cohort.mask_method,
-        voxel_size_known=cohort.voxel_size_known,
-        problems=cohort.problems,
-        flow=cohort.flow,
-        provenance=cohort.provenance
-        | {"label_tables": {name: entry["sha256"] for name, entry in used.items()}},
+    tables = {name: entry["sha256"] for name, entry in used.items()}
+    return replace(
+        cohort,
+        participants=table.join(added).reset_index(),
+        provenance=cohort.provenance | {"label_tables": tables},
     )
 
 # %% ../../nbs/statistics/clinical.ipynb #657e5895
+def _counted(diagnosis):
+    "Patients of each diagnosis."
+    named = diagnosis.fillna("not decided by what is known")
+    return named.value_counts().rename_axis("diagnosis").reset_index(name="patients")
+
+
 def clinical_report(
     cohort: Cohort,  # any
     horizon: float = 3.0,  # years, of the restricted mean
+    iterations: int = 200,  # bootstrap draws
+    seed: int = 0,  # of the draws
 ) -> dict:  # table by key; what cannot be computed is absent
     """Diagnoses, impossible combinations, survival by diagnosis and a Cox model, as far
     as the cohort's columns go.
     """
-    table = cohort.participants.reindex(
-        columns=list(
-            dict.fromkeys([*cohort.participants, "idh", "codel_1p19q", "who_grade"])
-        )
-    )
+    needed = [*cohort.participants, "idh", "codel_1p19q", "who_grade"]
+    table = cohort.participants.reindex(columns=list(dict.fromkeys(needed)))
     old, new = (
-        one(table).set_axis(table["participant_id"]) for one in (who2016, who2021)
+        rule(table).set_axis(table["participant_id"]) for rule in (who2016, who2021)
     )
-
-    def count(series):
-        return (
-            series.fillna("not decided by what is known")
-            .value_counts()
-            .rename_axis("diagnosis")
-            .reset_index(name="patients")
-        )
-
     found = {
-        "who2016": count(old),
-        "who2021": count(new),
+        "who2016": _counted(old),
+        "who2021": _counted(new),
         "impossible": impossible_combinations(table),
     }
     try:
@@ -758,6 +1092,15 @@ def clinical_report(
     return found | {
         "survival": lived,
         "median": median_survival(lived),
+        "follow_up": follow_up(lived),
+        "restricted_mean": restricted_means(lived, horizon, iterations, seed),
         "logrank": logrank(lived),
         "cox": cox(cohort.participants, covariates),
+        "cox_checks": cox_checks(
+            cohort.participants,
+            covariates,
+            iterations=iterations,
+            refits=max(iterations // 10, 10),
+            seed=seed,
+        ),
     }

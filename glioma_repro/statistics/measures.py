@@ -7,9 +7,9 @@ __all__ = ['AUROC_INTERVALS', 'MEASURES', 'MORE_MEASURES', 'EVALUATION', 'COMPAR
            'patient_weights', 'auroc', 'auprc', 'auroc_one_vs_rest', 'auroc_one_vs_one', 'called', 'confusion',
            'from_confusion', 'brier', 'calibration_line', 'calibration_curve', 'proportion_interval', 'placements',
            'auroc_covariance', 'newcombe_interval', 'auroc_interval', 'delong', 'delong_unpaired', 'Scores',
-           'classes_of', 'runs_of', 'scores_of', 'measure_names', 'measure_all', 'too_few', 'bootstrap_interval',
-           'bootstrap_values', 'interval_of', 'corrected_interval', 'fold_spread', 'evaluate', 'mcnemar',
-           'binomial_exact', 'correct_many', 'corrected_resampled_t', 'equivalence', 'hanley_mcneil_error',
+           'classes_of', 'one_source', 'runs_of', 'scores_of', 'measure_names', 'measure_all', 'too_few',
+           'bootstrap_interval', 'bootstrap_values', 'interval_of', 'corrected_interval', 'fold_spread', 'evaluate',
+           'mcnemar', 'binomial_exact', 'correct_many', 'corrected_resampled_t', 'equivalence', 'hanley_mcneil_error',
            'smallest_detectable_auroc', 'smallest_detectable_difference', 'pair', 'paired_bootstrap', 'compare',
            'Permutation', 'shuffled', 'permutation_test', 'surface_distances', 'mask_measures', 'evaluate_measurements',
            'interval_coverage', 'age_alone', 'summary', 'plot_measure']
@@ -601,7 +601,10 @@ def classes_of(
     return tuple(one for one in known if one in words)
 
 
-def _one_source(table, who):
+def one_source(
+    table,  # rows of predictions that shall become one set of scores
+    who,  # the columns that name a sample: participant_id (and slice)
+):
     """Raises ReproError where scores of different models would be averaged, SchemaError
     where a label or a person is in doubt.
     """
@@ -642,7 +645,7 @@ def runs_of(
         raise ReproError(f"no level {level!r}; known are patient and slice")
     table = predictions.table if isinstance(predictions, Predictions) else predictions
     who = ["participant_id"] + (["slice"] if level == "slice" else [])
-    _one_source(table, who)
+    one_source(table, who)
     classes = classes_of(table)
     table = table.assign(**{name: table[name].fillna(-1) for name in [*_RUN, "slice"]})
     wide = (
