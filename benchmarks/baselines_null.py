@@ -16,13 +16,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from glioma_repro.methods.classical import (
-    as_arrays,
-    auroc_within_folds,
-    baseline_models,
-    cross_validate,
-    within_folds,
-)
+from glioma_repro.methods.classical import baseline_models, cross_validate
+from glioma_repro.statistics.measures import as_arrays, auroc_within_folds, within_folds
 from glioma_repro.patients.cohort import patient_splits, usable_targets
 from glioma_repro.patients.core import Predictions, concat, write_text
 from glioma_repro.patients.phantom import phantom

@@ -14,13 +14,8 @@ import numpy as np
 import pandas as pd
 
 from glioma_repro.features import radiomics
-from glioma_repro.methods.classical import (
-    Model,
-    Retraining,
-    auroc_within_folds,
-    cross_validate,
-    logistic,
-)
+from glioma_repro.methods.classical import Model, Retraining, cross_validate, logistic
+from glioma_repro.statistics.measures import auroc_within_folds
 from glioma_repro.patients.cohort import patient_splits
 from glioma_repro.patients.core import read_cohort, write_text
 from glioma_repro.patients.phantom import phantom

@@ -21,14 +21,16 @@ import pandas as pd
 from scipy import stats
 
 from glioma_repro.patients.core import cores, generator
+from glioma_repro.statistics.comparison import balanced_difference, equivalence, mcnemar
 from glioma_repro.statistics.measures import (
+    Scores,
     binormal_scores,
     corrected_interval,
     delong,
     delong_unpaired,
-    equivalence,
     interval_coverage,
-    mcnemar,
+    interval_of,
+    measure_all,
     proportion_interval,
 )
 from glioma_repro.runs.study import device_name
@@ -89,6 +91,134 @@ def coverage_table(repeats, iterations, jobs):
     return rows
 
 
+SMALL = (2, 3, 5, 10, 30)  # patients of the rare class, against 50
+DEFAULTS = (
+    "auroc",
+    "auprc",
+    "accuracy",
+    "balanced_accuracy",
+    "sensitivity",
+    "specificity",
+    "precision",
+    "npv",
+    "likelihood_ratio_positive",
+    "likelihood_ratio_negative",
+    "f1",
+    "f1_macro",
+    "f1_weighted",
+    "mcc",
+    "kappa",
+    "brier",
+    "calibration_slope",
+    "calibration_intercept",
+)
+SETTINGS = dict(
+    auroc_interval="auto", proportion="auto", bootstrap="percentile", threshold=0.5
+)
+
+
+def _wide(label, score, at):
+    "Two-class scores whose threshold is moved to one half (on the logit scale)."
+    moved = 1 / (1 + np.exp(-(np.log(score / (1 - score)) - at)))
+    names = np.array([f"{number}" for number in range(len(label))])
+    return Scores(names, label.astype(int), np.c_[1 - moved, moved], ("no", "yes"))
+
+
+def default_coverage(positives, value, repeats):
+    """Rows (positives, AUROC, measure, coverage, width, without one) of every default.
+
+    The truth of a measure is its value among many patients in the same mixture."""
+    at = np.sqrt(2) * stats.norm.ppf(value) / 2  # between the classes
+    label, scores = binormal_scores(
+        positives * 800 // (positives + 50) * 25,
+        50 * 800 // (positives + 50) * 25,
+        value,
+        generator("truth", positives, value),
+    )
+    truth = measure_all(_wide(label, scores[0, 0], at), list(DEFAULTS))
+    label, scores = binormal_scores(
+        positives, 50, value, generator("defaults", positives, value), repeats=repeats
+    )
+    rows = []
+    for one in scores[:, 0]:
+        sample = _wide(label, one, at)
+        found = measure_all(sample, list(DEFAULTS))
+        for name in DEFAULTS:
+            low = high = np.nan
+            if np.isfinite(found[name][0]):
+                low, high, _ = interval_of(
+                    name, float(found[name][0]), sample, {}, SETTINGS
+                )
+            rows.append(
+                (name, low <= truth[name][0] <= high, high - low, np.isnan(low))
+            )
+    table = pd.DataFrame(rows, columns=["measure", "inside", "width", "none"])
+    given = table[~table["none"]].groupby("measure")[["inside", "width"]].mean()
+    none = table.groupby("measure")["none"].mean()
+    return [
+        (
+            positives,
+            value,
+            name,
+            given["inside"].get(name, np.nan),
+            given["width"].get(name, np.nan),
+            none[name],
+        )
+        for name in DEFAULTS
+    ]
+
+
+def default_table(repeats, jobs):
+    "Coverage of every default interval at 2, 3, 5, 10 and 30 against 50."
+    parts = joblib.Parallel(n_jobs=jobs)(
+        joblib.delayed(default_coverage)(positives, value, repeats)
+        for positives in SMALL
+        for value in (0.7, 0.8, 0.9)
+    )
+    return pd.DataFrame(
+        [row for part in parts for row in part],
+        columns=["positives", "auroc", "measure", "coverage", "width", "none"],
+    )
+
+
+def default_lines(table, slack):
+    "Markdown lines, and what is not as wanted: from 5 a class on."
+    lines = [
+        "",
+        "Every default interval, rare class against 50; true AUROC 0.7, 0.8, 0.9, "
+        "threshold between the classes: mean and worst coverage, mean width where "
+        "finite, share of data sets without an interval (with its reason). Wanted "
+        "from 5 a class on: mean at least 0.94, worst at least 0.92.",
+        "",
+        "| measure | "
+        + " | ".join(f"{one} against 50" for one in SMALL)
+        + " | mean from 5 | worst from 5 |",
+        "|" + "---|" * (len(SMALL) + 3),
+    ]
+    wrong = []
+    for name in DEFAULTS:
+        own = table[table["measure"] == name]
+        cells = []
+        for positives in SMALL:
+            part = own[own["positives"] == positives]
+            width = part["width"][np.isfinite(part["width"])].mean()
+            none = part["none"].mean()
+            note = f", none {none:.2f}" if none else ""
+            cells.append(
+                f"{part['coverage'].mean():.3f} / {part['coverage'].min():.3f}"
+                f" (width {width:.2f}{note})"
+            )
+        enough = own[own["positives"] >= 5]["coverage"]
+        lines.append(
+            f"| {name} | "
+            + " | ".join(cells)
+            + f" | {enough.mean():.3f} | {enough.min():.3f} |"
+        )
+        if enough.mean() < 0.94 - slack or enough.min() < 0.92 - slack:
+            wrong.append(f"{name}: mean {enough.mean():.3f}, worst {enough.min():.3f}")
+    return lines, wrong
+
+
 def proportion_table():
     """Exact coverage of the intervals of a proportion, by summing over the binomial
     distribution.
@@ -113,7 +243,14 @@ def alarm_table(repeats):
     of equivalence at its margin, and of fold-wise t tests.
     """
     rows = []
-    for positives, negatives in [(12, 43), (26, 84), (88, 129)]:
+    for positives, negatives in [
+        (2, 50),
+        (3, 50),
+        (5, 50),
+        (12, 43),
+        (26, 84),
+        (88, 129),
+    ]:
         label, scores = binormal_scores(
             positives,
             negatives,
@@ -152,14 +289,22 @@ def alarm_table(repeats):
                 ),
             )
         )
+        right = [(one >= 0.75) == label for one in scores]
         rows.append(
             (
                 positives,
                 negatives,
-                "McNemar, exact",
-                np.mean(
-                    [mcnemar(*((one >= 0.75) == label))["p"] < 0.05 for one in scores]
-                ),
+                "McNemar, mid-p",
+                np.mean([mcnemar(*one)["p"] < 0.05 for one in right]),
+            )
+        )
+        few = right[: max(len(right) // 5, 100)]
+        rows.append(
+            (
+                positives,
+                negatives,
+                "balanced accuracy, McNemar by class",
+                np.mean([balanced_difference(label, *one)["p"] < 0.05 for one in few]),
             )
         )
         label, apart = binormal_scores(
@@ -236,13 +381,20 @@ def main():
     parser.add_argument(
         "--quick", action="store_true", help="a tenth of the simulations"
     )
+    parser.add_argument(
+        "--defaults", action="store_true", help="the default intervals alone"
+    )
     parser.add_argument("--jobs", type=int, default=cores())
     options = parser.parse_args()
     (repeats, iterations), start = (
-        (400, 500) if options.quick else (4000, 1000),
+        (60, 100) if options.quick else (1000, 200),
         time.perf_counter(),
     )
     slack = 0.03 if options.quick else 0.0
+    if options.defaults:
+        lines, wrong = default_lines(default_table(repeats, options.jobs), slack)
+        print(f"{repeats} data sets a size and AUROC", *lines, *wrong, sep="\n")
+        sys.exit(bool(wrong))
     lines, wrong = (
         [
             "# Coverage of intervals, false alarms of tests",
@@ -313,7 +465,9 @@ def main():
         lines.append(
             f"| {positives} | {negatives} | {test} | {rate:.3f} | at most {high:g} |"
         )
-    plain, corrected = folds_alarm(repeats // 8)
+    found, lacking = default_lines(default_table(repeats, options.jobs), slack)
+    wrong += lacking
+    plain, corrected = folds_alarm(max(repeats // 8, 50))
     lines += [
         f"| 40 | 60 | plain t over 10 x 5 folds | {plain:.3f} | above 0.1 |",
         f"| 40 | 60 | corrected resampled t | {corrected:.3f} | at most 0.08 |",
@@ -322,6 +476,7 @@ def main():
         wrong.append(
             f"t tests over folds: plain {plain:.3f}, corrected {corrected:.3f}"
         )
+    lines += found
     lines += [
         "",
         "Every expectation holds."

@@ -32,7 +32,8 @@ def notebook():
 @pytest.fixture
 def functions(notebook):
     "Every function that the notebook defines, in a namespace with what they use."
-    from glioma_repro.patients import core, statistics
+    from glioma_repro.patients import core
+    from glioma_repro.statistics import comparison, measures
 
     space = dict(
         np=np,
@@ -45,9 +46,9 @@ def functions(notebook):
         protocols=["patients", "slices"],
         ReproError=ReproError,
         Samples=Samples,
-        auroc=statistics.auroc,
-        corrected_interval=statistics.corrected_interval,
-        corrected_resampled_t=statistics.corrected_resampled_t,
+        auroc=measures.auroc,
+        corrected_interval=measures.corrected_interval,
+        corrected_resampled_t=comparison.corrected_resampled_t,
         predictions_of=core.predictions_of,
     )
     for cell in notebook:

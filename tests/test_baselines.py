@@ -9,7 +9,6 @@ import pytest
 from glioma_repro.methods.classical import (
     Model,
     Retraining,
-    auroc_within_folds,
     baseline_models,
     check_splits,
     coefficients,
@@ -20,8 +19,8 @@ from glioma_repro.methods.classical import (
     logistic,
     majority,
     score_external,
-    within_folds,
 )
+from glioma_repro.statistics.measures import auroc_within_folds, within_folds
 from glioma_repro.patients.cohort import Split, patient_splits, site_splits
 from glioma_repro.patients.core import TARGETS, Cohort, ReproError, Samples, concat
 
@@ -323,7 +322,7 @@ def test_retraining_is_cross_validation():
 
 
 def test_permutation_p():
-    from glioma_repro.statistics.measures import permutation_test
+    from glioma_repro.statistics.comparison import permutation_test
 
     cohort, samples = make(seed=2)
     splits = patient_splits(cohort, ["idh"], 4, seed=0)

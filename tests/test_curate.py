@@ -878,7 +878,7 @@ def test_a_killed_curate_leaves_nothing_and_goes_on(larger, tmp_path, word):
 def test_a_full_disk_is_said_and_nobody_is_left_out(source, monkeypatch, capsys):
     import errno
 
-    from glioma_repro.runs.study import main
+    from glioma_repro.runs.command import main
 
     real, words = (
         curation.write_volume,

@@ -329,7 +329,7 @@ def test_agreement_is_that_of_the_statistics():
     "Two implementations, one answer."
     from scipy import ndimage
 
-    from glioma_repro.statistics.measures import mask_measures
+    from glioma_repro.statistics.masks import mask_measures
 
     blob = ndimage.gaussian_filter(
         np.random.default_rng(2).normal(size=(12, 40, 44)), 3

@@ -22,6 +22,22 @@ from glioma_repro.patients.core import (
     predictions_of,
     real_data,
 )
+from glioma_repro.statistics.comparison import (
+    binomial_exact,
+    compare,
+    corrected_resampled_t,
+    mcnemar,
+    permutation_test,
+    shuffled,
+    tango_interval,
+)
+from glioma_repro.statistics.masks import (
+    bland_altman,
+    dice,
+    evaluate_measurements,
+    lesion_measures,
+    mask_measures,
+)
 from glioma_repro.statistics.measures import (
     AUROC_INTERVALS,
     Scores,
@@ -30,27 +46,23 @@ from glioma_repro.statistics.measures import (
     auroc_interval,
     auroc_one_vs_one,
     auroc_one_vs_rest,
-    binomial_exact,
+    auroc_within_folds,
+    binormal_scores,
     bootstrap_interval,
     bootstrap_values,
     brier,
     calibration_line,
-    compare,
     confusion,
     corrected_interval,
     delong,
     delong_unpaired,
     evaluate,
-    evaluate_measurements,
     from_confusion,
-    mask_measures,
-    mcnemar,
     newcombe_interval,
+    one_source,
     patient_weights,
-    permutation_test,
     proportion_interval,
     scores_of,
-    shuffled,
 )
 from glioma_repro.statistics.uncertainty import (
     conformal_sets,
@@ -245,9 +257,7 @@ def test_paired_test_is_antisymmetric(data, seed):
     assert there["difference"] == pytest.approx(-back["difference"], abs=1e-12)
     assert there["p"] == pytest.approx(back["p"], abs=1e-9, nan_ok=True)
     assert 0 <= there["p"] <= 1 or (
-        there["standard_error"] < 1e-12
-        and there["difference"] != 0
-        and np.isnan(there["low"])
+        there["standard_error"] < 1e-12 and np.isnan(there["low"])
     )
     assert delong(label, score, score)["p"] == 1
 
@@ -294,8 +304,14 @@ def test_masks_are_symmetric_and_in_range(a, b):
     if a.any() and b.any():
         assert 0 <= there["dice"] <= there["volumetric_similarity"] + 1e-12 <= 1 + 1e-9
         assert 0 <= there["hausdorff_95"] <= there["hausdorff"]
-        assert mask_measures(a, a) == dict(
-            dice=1, volumetric_similarity=1, hausdorff=0, hausdorff_95=0
+        own = mask_measures(a, a, (1, 2, 3))
+        assert own == dict(
+            dice=1,
+            volumetric_similarity=1,
+            hausdorff=0,
+            hausdorff_95=0,
+            assd=0,
+            surface_dice=1,
         )
 
 
@@ -322,8 +338,8 @@ def test_delong_equals_proc():
     table = pd.read_csv(path)
     poor = table["outcome"] == "Poor"
     paired, single = (
-        delong(poor, table["wfns"], table["s100b"]),
-        delong(poor, table["ndka"]),
+        delong(poor, table["wfns"], table["s100b"], normal=True),
+        delong(poor, table["ndka"], method="DeLong"),
     )
     assert paired["z"] == pytest.approx(2.20898359144091, abs=1e-9) and paired[
         "p"
@@ -368,7 +384,9 @@ def test_published_scores_of_vandervoort2022():
                 seed=0,
             )
         )
-    found = evaluate(concat(parts), iterations=200).set_index(["target", "measure"])
+    found = evaluate(concat(parts), iterations=200, auroc_interval="DeLong").set_index(
+        ["target", "measure"]
+    )
     idh, codel = found.loc["idh"], found.loc["codel_1p19q"]
     assert (
         idh.loc["auroc", ["value", "low", "high"]].astype(float).round(4).tolist()[0]
@@ -427,6 +445,7 @@ def test_unpaired_against_bootstrap_free_formula():
     found = delong_unpaired(
         first.positive, first.scores[:, 1], second.positive, second.scores[:, 1]
     )
+    assert found["p"] > 2 * stats.norm.sf(abs(found["z"]))  # t: the classes are small
     assert found["z"] == pytest.approx(
         (a["auroc"] - b["auroc"]) / np.hypot(a["standard_error"], b["standard_error"])
     )
@@ -485,8 +504,8 @@ def test_slices_are_averaged_and_drawn_together():
     scores = np.repeat(np.linspace(0.9, 0.1, 20)[generator(1).permutation(20)], 4)
     one = made(labels, scores, ids=ids, slices=list(range(4)) * 20)
     patient, slices = (
-        evaluate(one, "auroc", auroc_interval="bootstrap"),
-        evaluate(one, "auroc", level="slice"),
+        evaluate(one, "auroc", auroc_interval="bootstrap", level=level)
+        for level in ("patient", "slice")
     )
     assert row(patient, "auroc")["value"] == pytest.approx(
         row(slices, "auroc")["value"]
@@ -568,8 +587,13 @@ def test_a_class_missing_in_a_fold_is_not_counted():
 
 
 def test_a_class_missing_in_draws_is_counted_in_the_description():
-    found = row(evaluate(some(2, 30), "auprc", iterations=500), "auprc")
-    assert "lacked a class" in found["interval"] and np.isfinite(found["low"])
+    one = scores_of(some(2, 30))
+    drawn = bootstrap_values(one, ["auprc"], 500)["auprc"]
+    low, _, how = bootstrap_interval(0.5, drawn)
+    assert "lacked a class" in how and np.isfinite(low)
+    assert np.isfinite(
+        bootstrap_values(one, ["auprc"], 500, stratified=True)["auprc"]
+    ).all()
 
 
 def test_perfect_and_constant_scores():
@@ -755,8 +779,16 @@ def test_mcnemar_and_binomial_equal_scipy():
         np.r_[np.ones(9, bool), np.zeros(11, bool)],
         np.r_[np.zeros(8, bool), np.ones(3, bool), np.zeros(9, bool)],
     )
-    assert mcnemar(a, b) == pytest.approx(
-        dict(only_a=8, only_b=2, difference=0.3, p=stats.binomtest(8, 10).pvalue)
+    found, limits = mcnemar(a, b, exact=True), tango_interval(8, 2, 20)
+    assert found == pytest.approx(
+        dict(
+            only_a=8,
+            only_b=2,
+            difference=0.3,
+            low=limits[0],
+            high=limits[1],
+            p=stats.binomtest(8, 10).pvalue,
+        )
     )
     assert binomial_exact(37, 45, 0.5)["p"] == pytest.approx(
         stats.binomtest(37, 45, 0.5).pvalue
@@ -826,8 +858,246 @@ def test_measurements_are_summarised_over_patients():
 
 
 def test_unknown_voxel_size_gives_no_millimetres():
-    found = mask_measures(np.eye(4)[None], np.eye(4)[None], None)
+    found = mask_measures(np.eye(4)[None], np.eye(4)[None])
     assert found["dice"] == 1 and np.isnan(found["hausdorff"])
+
+
+# ---- nothing misleading where classes are small, nothing mixed ----
+
+
+def test_an_interval_and_its_p_come_from_one_method():
+    right_b = np.ones(30, bool)
+    right_a = np.arange(30) > 0
+    labels = np.arange(30) < 12
+    parts = [
+        made(labels, np.where(right == labels, 0.9, 0.1), model=name)
+        for name, right in (("a", right_a), ("b", right_b))
+    ]
+    table = compare(
+        concat(parts), "a", "b", ["target"], ["accuracy", "balanced_accuracy"]
+    )
+    assert table["test"].is_unique and not table["test"].str.contains("binomial").any()
+    draw = generator("contradictions")
+    for _ in range(60):
+        n = int(draw.integers(8, 60))
+        found = mcnemar(draw.random(n) < 0.9, draw.random(n) < draw.uniform(0.4, 1))
+        assert (found["p"] < 0.05) == (found["low"] > 0 or found["high"] < 0)
+    assert (
+        mcnemar(right_a, right_b)["p"] > 0.4
+        and mcnemar(right_a, right_b)["low"] < 0 < mcnemar(right_a, right_b)["high"]
+    )
+
+
+def test_tango_holds_what_it_promises():
+    draw, inside = generator("tango"), []
+    for _ in range(400):
+        b, c, _ = draw.multinomial(30, [0.2, 0.1, 0.7])
+        low, high = tango_interval(b, c, 30)
+        inside.append(low <= 0.1 <= high)
+    assert np.mean(inside) > 0.92
+
+
+def test_two_models_that_are_equal_rarely_differ_where_a_class_has_two_patients():
+    for positives in (2, 3):
+        label, scores = binormal_scores(
+            positives,
+            50,
+            0.8,
+            generator("alarm", positives),
+            models=2,
+            correlation=0.5,
+            repeats=300,
+        )
+        assert np.mean([delong(label, *one)["p"] < 0.05 for one in scores]) < 0.09
+        assert (
+            np.mean([delong(label, *one, normal=True)["p"] < 0.05 for one in scores])
+            > 0.06
+        )
+
+
+@pytest.mark.parametrize(
+    "positives, spread", [(5, 1.0), (5, 2.0), (10, 2.0), (30, 1.0)]
+)
+def test_the_default_interval_of_an_auroc_covers(positives, spread):
+    label, scores = binormal_scores(
+        positives,
+        50,
+        0.9,
+        generator("cover", positives, spread),
+        repeats=300,
+        spread=spread,
+    )
+    found = [delong(label, one[0]) for one in scores]
+    assert np.mean([one["low"] <= 0.9 <= one["high"] for one in found]) > 0.92
+
+
+@pytest.mark.parametrize("level", ["patient", "slice"])
+def test_no_interval_has_width_zero_where_everything_is_right(level):
+    labels = np.repeat(np.arange(16) < 4, 3)
+    ids = np.repeat([f"sub-{one:02d}" for one in range(16)], 3)
+    one = made(labels, np.where(labels, 1.0, 0.0), ids=ids, slices=list(range(3)) * 16)
+    names = [
+        "auroc",
+        "auprc",
+        "accuracy",
+        "balanced_accuracy",
+        "sensitivity",
+        "specificity",
+        "precision",
+        "f1",
+        "f1_macro",
+        "f1_weighted",
+        "npv",
+        "mcc",
+        "kappa",
+        "brier",
+    ]
+    table = evaluate(one, names, level=level, iterations=100).set_index("measure")
+    assert (table["high"] - table["low"] > 0.05).all(), table[["low", "high"]]
+    assert np.isnan(corrected_interval([1.0, 1, 1, 1], 0.25)[1])
+
+
+def test_no_interval_leaves_the_range():
+    assert corrected_interval([0.6, 1, 1, 0.2], 0.5, bounds=(0, 1))[2] <= 1
+    found = corrected_resampled_t([0.9, 0.1, 0.95], 0.5)
+    assert -1 <= found["low"] and found["high"] <= 1
+    assert np.isnan(corrected_resampled_t([0.1] * 3, 0.25)["p"])
+    table = evaluate(some(6, 20, folds=4), iterations=50)
+    shares = table[~table["measure"].str.startswith("calibration")]
+    assert (
+        shares[["low", "high", "corrected_low", "corrected_high"]]
+        .stack()
+        .between(0, 1)
+        .all()
+    )
+
+
+def test_sources_are_never_mixed_without_being_told():
+    for column, value in (
+        ("protocol", "slices"),
+        ("cohort", "d"),
+        ("subset", "external"),
+        ("study", "other"),
+    ):
+        both = concat([some(folds=3), some(seed=1, folds=3, **{column: value})])
+        with pytest.raises(ReproError, match=column):
+            auroc_within_folds(both, by=("model", "target"))
+        with pytest.raises(ReproError, match=column):
+            one_source(both, by=("model", "target"))
+        one_source(both, by=("model", "target", column))
+        assert len(auroc_within_folds(both, by=("model", "target", column))) == 2
+    cohorts = concat([some(), some(seed=1, cohort="d")])
+    with pytest.raises(ReproError, match="cohort"):
+        compare(concat([cohorts, some(model="n")]), "m", "n")
+    table = pd.DataFrame(
+        dict(
+            study="s",
+            method="m",
+            cohort=["c", "d"] * 3,
+            participant_id=["a", "b", "c"] * 2,
+            quantity="dice",
+            value=0.5,
+            unit="1",
+        )
+    )
+    with pytest.raises(ReproError, match="cohort"):
+        evaluate_measurements(Measurements(table), by=("quantity",))
+
+
+def test_external_patients_are_compared_within_every_model():
+    parts = [
+        some(4, 8, seed=7, subset="external", fold=0),
+        some(4, 8, seed=8, subset="external", fold=1),
+    ]
+    labels = scores_of(parts[0]).positive
+    parts[1] = made(
+        labels,
+        scores_of(parts[1]).scores[:, 1],
+        subset="external",
+        fold=1,
+        ids=scores_of(parts[0]).participants,
+    )
+    own = [auroc_within_folds(one)["auroc_within_folds"].iloc[0] for one in parts]
+    both = auroc_within_folds(concat(parts)).iloc[0]
+    assert (
+        both["auroc_within_folds"] == pytest.approx(np.mean(own)) and both["folds"] == 2
+    )
+
+
+def test_calibration_of_hard_calls_is_not_given():
+    labels = np.arange(40) < 15
+    calls = np.where(np.arange(40) % 5 == 0, ~labels, labels).astype(float)
+    table = evaluate(
+        made(labels, calls), ["calibration_slope", "calibration_intercept"]
+    )
+    assert (
+        table["value"].isna().all() and table["reason"].str.contains("hard calls").all()
+    )
+
+
+def test_f1_of_a_draw_without_positives_is_undefined():
+    assert np.isnan(from_confusion(np.array([[8.0, 2], [0, 0]]))["f1"])
+
+
+def test_a_figure_says_how_many_folds_it_rests_on():
+    labels = np.r_[np.ones(6, bool), np.zeros(24, bool)]
+    one = made(labels, np.linspace(0.9, 0.1, 30))
+    one = Predictions(one.table.assign(fold=np.repeat(np.arange(30) // 10, 2)))
+    found = row(evaluate(one, "auroc", iterations=50), "auroc")
+    assert (found["folds"], found["folds_of"]) == (1, 3) and "1 of 3 folds" in found[
+        "fold_note"
+    ]
+
+
+def test_slices_are_compared_by_patient():
+    draw = generator("clustered")
+    ids = np.repeat([f"sub-{one:02d}" for one in range(24)], 10)
+    labels = np.repeat(np.arange(24) < 10, 10)
+    alike = np.repeat(draw.normal(size=(2, 24)), 10, axis=1) + 0.8 * labels
+    parts = [
+        made(
+            labels,
+            1 / (1 + np.exp(-score)),
+            ids=ids,
+            slices=list(range(10)) * 24,
+            model=model,
+        )
+        for model, score in zip("ab", alike)
+    ]
+    both = concat(parts)
+    patients, slices = (
+        compare(both, "a", "b", measures=["auroc", "accuracy"], level=level).set_index(
+            "measure"
+        )
+        for level in ("patient", "slice")
+    )
+    width = [
+        table.loc["auroc", "high"] - table.loc["auroc", "low"]
+        for table in (patients, slices)
+    ]
+    assert (
+        width[1] == pytest.approx(width[0])
+        and "clusters" in slices.loc["auroc", "test"]
+    )
+    assert (
+        slices.loc["accuracy", "test"] == "t over patients"
+        and slices.loc["accuracy", "n"] == 24
+    )
+
+
+def test_masks_of_one_slice_lesions_and_volumes():
+    inner, outer = np.zeros((2, 1, 40, 40), bool)
+    inner[0, 15:25, 15:25], outer[0, 5:35, 5:35] = True, True
+    assert mask_measures(inner, outer, (9, 1, 1)) == mask_measures(
+        inner[0], outer[0], (1, 1)
+    )
+    assert mask_measures(inner, outer, (9, 1, 1))["hausdorff_95"] > 10
+    assert lesion_measures(inner, inner)["sensitivity"] == 1 and np.isnan(
+        dice(inner & False, inner & False)
+    )
+    assert bland_altman([1, 2, 3, 4.5], [1, 2, 3, 4])["value"].iloc[0] == pytest.approx(
+        0.125
+    )
 
 
 # ---- uncertainty ----

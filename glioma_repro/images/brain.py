@@ -36,6 +36,7 @@ from glioma_repro.images.registration import (
     shrink,
     template,
 )
+from ..statistics import masks
 
 # %% ../../nbs/images/brain.ipynb #14d27ed0
 FAST = dict(
@@ -273,12 +274,7 @@ def dice(
     second: sitk.Image,  # mask on the same grid
 ) -> float:  # 0 to 1; NaN if both are empty
     "Dice coefficient: twice the overlap over the sum of volumes (Dice 1945)."
-    a, b = (sitk.GetArrayFromImage(mask) > 0 for mask in (first, second))
-    return (
-        float(2 * (a & b).sum() / (a.sum() + b.sum()))
-        if a.any() or b.any()
-        else float("nan")
-    )
+    return masks.dice(*(sitk.GetArrayViewFromImage(mask) for mask in (first, second)))
 
 
 def volume_ml(

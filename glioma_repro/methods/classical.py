@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Model', 'preparation', 'logistic', 'forest', 'majority', 'fit_and_score', 'check_splits', 'cross_validate',
-           'score_external', 'within_folds', 'as_arrays', 'auroc_within_folds', 'Retraining', 'importances',
-           'coefficients', 'plot_importances', 'baseline_models']
+           'score_external', 'Retraining', 'importances', 'coefficients', 'plot_importances', 'baseline_models',
+           'simple_predictions']
 
 # %% ../../nbs/methods/classical.ipynb #8c415c0e
 from dataclasses import dataclass
@@ -26,6 +26,7 @@ from glioma_repro.patients.core import (
     seed_of,
     set_style,
 )
+from ..statistics.measures import within_folds
 
 # %% ../../nbs/methods/classical.ipynb #6570e9ec
 @dataclass(frozen=True)
@@ -396,133 +397,6 @@ def _one_external(samples, external, target, classes, model, seed, fields):
         **fields,
     )
 
-# %% ../../nbs/methods/classical.ipynb #f0ef5a0f
-def _pair_counts(fold, label, score, first, second):
-    """Over all pairs within folds: wins (first above second) and pairs, as (n_first,
-    n_second) matrices summed over repeats.
-    """
-    one, two = np.flatnonzero(label == first), np.flatnonzero(label == second)
-    wins, pairs = np.zeros((len(one), len(two))), np.zeros((len(one), len(two)))
-    for folds, scores in zip(fold, score):  # repeats
-        both = (folds[one][:, None] == folds[two][None, :]) & (folds[one] >= 0)[:, None]
-        above = np.sign(scores[one][:, None] - scores[two][None, :])
-        wins, pairs = wins + np.where(both, 0.5 + 0.5 * above, 0), pairs + both
-    return one, two, wins, pairs
-
-
-def within_folds(
-    fold: np.ndarray,  # (R, N) fold of each patient in each repeat; -1 where not scored
-    label: np.ndarray,  # (N,) class words
-    score: np.ndarray,  # (R, N, K) probabilities
-    classes: tuple[str, ...],  # the K classes
-    # (B, N) how often each patient counts; once if None
-    weights: np.ndarray | None = None,
-) -> np.ndarray:  # (B,) or (1,): AUROC; NaN where no fold holds two classes
-    """AUROC over pairs that the same model scored; macro average over class pairs (Hand
-    2001) for more than two.
-    """
-    weights = np.ones((1, len(label))) if weights is None else weights
-    ordered = (
-        [(classes[1], classes[0], 1)]
-        if len(classes) == 2
-        else [(a, b, k) for k, a in enumerate(classes) for b in classes if a != b]
-    )
-    values = []
-    for first, second, column in ordered:
-        one, two, wins, pairs = _pair_counts(
-            fold, label, score[:, :, column], first, second
-        )
-        total = np.einsum(
-            "bi,ij,bj->b", weights[:, one], pairs, weights[:, two], optimize=True
-        )
-        good = np.einsum(
-            "bi,ij,bj->b", weights[:, one], wins, weights[:, two], optimize=True
-        )
-        values.append(
-            np.divide(good, total, out=np.full(len(weights), np.nan), where=total > 0)
-        )
-    return np.mean(values, axis=0)
-
-# %% ../../nbs/methods/classical.ipynb #99981139
-def as_arrays(
-    predictions: Predictions,  # of one model and target, one subset
-) -> tuple:  # fold (R, N), label (N,), score (R, N, K), classes, participant_ids
-    """Scores a patient (slices averaged) as arrays, -1 and NaN where a repeat does not
-    hold the patient.
-    """
-    table = predictions.per_patient().wide()
-    target = table["target"].iloc[0]
-    classes = tuple(one for one in TARGETS[target] if one in table)
-    table = table.dropna(subset="label")
-    ids = sorted(table["participant_id"].unique())
-    row = (
-        table["participant_id"]
-        .map({one: number for number, one in enumerate(ids)})
-        .to_numpy(int)
-    )
-    repeat = pd.factorize(table["repeat"].fillna(0), sort=True)[0]
-    fold, score = (
-        np.full((repeat.max() + 1, len(ids)), -1),
-        np.full((repeat.max() + 1, len(ids), len(classes)), np.nan),
-    )
-    fold[repeat, row] = table["fold"].fillna(0).to_numpy(int)
-    score[repeat, row] = table[list(classes)].to_numpy(float)
-    label = np.empty(len(ids), dtype=object)
-    label[row] = table["label"].to_numpy(object)
-    return fold, label, score, classes, ids
-
-
-def auroc_within_folds(
-    predictions: Predictions,  # any models, targets and subsets
-    iterations: int = 2000,  # bootstrap resamples of patients
-    seed: int = 0,  # of the bootstrap
-) -> (
-    pd.DataFrame
-):  # model, target, subset, auroc_within_folds, low, high (95 %), patients
-    """The AUROC over pairs scored by the same model, with a percentile bootstrap
-    interval (patients drawn within their class).
-    """
-    rows = []
-    for (model, target, subset), part in predictions.table.groupby(
-        ["model", "target", "subset"], sort=False
-    ):
-        fold, label, score, classes, ids = as_arrays(Predictions(part))
-        random, weights = (
-            generator(seed, "auroc_within_folds", target, subset),
-            np.zeros((iterations, len(ids))),
-        )
-        for one in classes:
-            members = np.flatnonzero(label == one)
-            weights[:, members] = (
-                random.multinomial(
-                    len(members), np.full(len(members), 1 / len(members)), iterations
-                )
-                if len(members)
-                else 0
-            )
-        value, drawn = (
-            within_folds(fold, label, score, classes)[0],
-            within_folds(fold, label, score, classes, weights),
-        )
-        low, high = (
-            np.nanpercentile(drawn, [2.5, 97.5])
-            if np.isfinite(drawn).any()
-            else (np.nan, np.nan)
-        )
-        rows.append((model, target, subset, value, low, high, len(ids)))
-    return pd.DataFrame(
-        rows,
-        columns=[
-            "model",
-            "target",
-            "subset",
-            "auroc_within_folds",
-            "low",
-            "high",
-            "patients",
-        ],
-    )
-
 # %% ../../nbs/methods/classical.ipynb #addcddc6
 class Retraining:
     """Trains a model on all folds for given labels: called with class words, gives the
@@ -816,3 +690,51 @@ def baseline_models(
             ):
                 models.append(Model(f"{name}, forest", features, forest(trees)))
     return models
+
+# %% ../../nbs/methods/classical.ipynb #415eea5d
+def simple_predictions(
+    cohort,  # Cohort, with age in its table
+    targets="all",  # "all", one name or several
+    folds: int = 5,  # by patient
+    repeats: int = 1,
+    seed: int = 0,  # of the splits
+) -> Predictions:  # models "majority" and "age"
+    """Majority and logistic regression on age, cross-validated by patient; targets with
+    too few patients are left out.
+    """
+    from glioma_repro.patients.cohort import patient_splits, usable_targets
+
+    people = cohort.participants
+    if "age" not in people or people["age"].isna().all():
+        raise ReproError(
+            f"cohort {cohort.name} has no ages; give a table of predictions instead"
+        )
+    usable = usable_targets(cohort, targets, folds).query("usable")["target"].tolist()
+    if not usable:
+        raise ReproError(
+            f"cohort {cohort.name}: no target has two classes with {folds} patients "
+            "each"
+        )
+    labels = pd.DataFrame(
+        {one: cohort.labels(one).to_numpy() for one in usable}, dtype="string"
+    )
+    age = people[["age"]].to_numpy("float64", na_value=np.nan)
+    samples = Samples(
+        age, people[["participant_id"]].reset_index(drop=True), labels, ("age",)
+    )
+    models = [Model("majority", (), majority()), Model("age", ("age",), logistic(1))]
+    splits = patient_splits(cohort, usable, folds, repeats, seed)
+    return concat(
+        cross_validate(
+            samples,
+            splits,
+            target,
+            models,
+            seed,
+            1,
+            study="classical",
+            cohort=cohort.name,
+            protocol="patients",
+        )
+        for target in usable
+    )

@@ -29,6 +29,7 @@ from glioma_repro.patients.core import (
     show_images,
 )
 from ..images.slices import common_sequences, patient_volumes
+from ..statistics.measures import auroc, delong
 
 # %% ../../nbs/networks/explanation.ipynb #89706ae2
 def principal_axes(
@@ -113,15 +114,6 @@ def component_scores(
     return pd.concat(rows, ignore_index=True)
 
 # %% ../../nbs/networks/explanation.ipynb #146eed46
-def _auroc(positive, score):
-    "The chance that a positive patient scores higher; NaN with one class."
-    positive = np.asarray(positive, bool)
-    if positive.all() or not positive.any():
-        return np.nan
-    ranks = stats.rankdata(score)
-    return (ranks[positive].mean() - (positive.sum() + 1) / 2) / (~positive).sum()
-
-
 def component_table(
     scores: pd.DataFrame,  # of component_scores
     target: str,  # whose
@@ -137,7 +129,7 @@ def component_table(
                 for k in range(1, count + 1)
             )
             values.append(
-                _auroc(
+                auroc(
                     fold["label"] == TARGETS[target][-1]
                     if len(TARGETS[target]) == 2
                     else fold["label"] == max(known["label"]),
@@ -469,16 +461,10 @@ def compare_classes(
 
 # %% ../../nbs/networks/explanation.ipynb #32c2e2d8
 def _superiority(last, first):
-    "The share of pairs in which the last class is larger, with DeLong's 95 % interval."
-    wins = 0.5 * (np.sign(last[:, None] - first[None, :]) + 1)
-    spread = np.sqrt(
-        wins.mean(1).var(ddof=1) / len(last) + wins.mean(0).var(ddof=1) / len(first)
-    )
-    return (
-        wins.mean(),
-        max(0.0, wins.mean() - 1.96 * spread),
-        min(1.0, wins.mean() + 1.96 * spread),
-    )
+    "The share of pairs in which the last class is larger, with its 95 % interval."
+    label = np.arange(len(last) + len(first)) < len(last)
+    found = delong(label, np.r_[last, first])
+    return found["auroc"], found["low"], found["high"]
 
 
 def plot_appearance(

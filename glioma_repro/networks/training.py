@@ -1296,7 +1296,7 @@ def null_aurocs(
     Within folds: pooled, a null lies below 0.5, as a fold rich in a class leaves few of
     it for training.
     """
-    from glioma_repro.methods.classical import auroc_within_folds
+    from glioma_repro.statistics.measures import auroc_within_folds
 
     rows, checkpoints = [], settings.pop("checkpoints", None)
     for number in range(permutations):

@@ -149,7 +149,7 @@ def predicted_labels(
     """
     table, columns = predictions.table, {}
     # a diagnosis joins targets, so they too come from one model, cohort and subset
-    one_source(table.assign(target="diagnosis", label=pd.NA), ["participant_id"])
+    one_source(table, pooled="target")
     for target, part in table.groupby("target", sort=False):
         classes = classes_of(part)
         mean = runs_of(part).groupby("participant_id")[list(classes)].mean()
@@ -848,7 +848,7 @@ def _worths(predictions, positive, cuts):
             f"a decision curve needs one target, not {', '.join(targets) or 'none'}"
         )
     # models may differ, their patients and labels may not
-    one_source(table.assign(model="all", study="all"), ["participant_id"])
+    one_source(table, pooled=("model", "study"))
     scored = {
         name: scores_of(part) for name, part in table.groupby("model", sort=False)
     }
