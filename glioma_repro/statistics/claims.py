@@ -57,7 +57,7 @@ class Claim(BaseModel):
     claim_id: str = Field(pattern=r"^[a-z0-9]+(\.[a-z0-9_]+)+$")
     study: str = Field(min_length=1)
     source: str = Field(min_length=1)
-    target: Literal["", "segmentation", *TARGETS]
+    target: Literal[("", "segmentation", *TARGETS)]
     subset: str
     model: str
     quantity: str = Field(min_length=1)
