@@ -1022,6 +1022,7 @@ def _provenance(manifest, used, records):
         source=manifest.source["url"],
         layout=manifest.layout,
         recipe=RECIPE,
+        done=manifest.done or {},
         tables=used,
         patients=len(records),
         images_sha256=fingerprint(
