@@ -35,7 +35,7 @@ from glioma_repro.patients.core import (
 )
 from glioma_repro.patients.phantom import make_phantom
 from glioma_repro.images.registration import (
-    dilate,
+    grow_mask,
     read_sequence,
     register,
     resample,
@@ -253,9 +253,9 @@ def white_matter(image, brain, transform, avoid=None):
     likely = sitk.GetArrayFromImage(resample(part, image, transform)) > 0.9 * float(
         sitk.GetArrayViewFromImage(part).max()
     )
-    likely &= sitk.GetArrayFromImage(dilate(brain, -5.0)) > 0
+    likely &= sitk.GetArrayFromImage(grow_mask(brain, -5.0)) > 0
     return (
-        likely & ~(sitk.GetArrayFromImage(dilate(avoid, 5.0)) > 0)
+        likely & ~(sitk.GetArrayFromImage(grow_mask(avoid, 5.0)) > 0)
         if avoid is not None
         else likely
     )

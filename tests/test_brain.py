@@ -130,6 +130,36 @@ def test_fsls_bet_is_preferred_where_it_is_installed(head, tmp_path, monkeypatch
     assert notes["volume_ml"] == pytest.approx(bright.sum() * 0.064, rel=0.1)
 
 
+def test_bet_takes_the_fraction_that_a_paper_names(head, tmp_path, monkeypatch):
+    """choi2021's code calls bet with 0.4."""
+    stand_in(
+        tmp_path,
+        "bet",
+        "assert words[5] == '0.4', words\nshutil.copy(words[0], words[1] + "
+        "'_mask.nii.gz')",
+    )
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert brain_mask(head[0], "bet", "sub-1", fraction=0.4)[1]["fraction"] == 0.4
+
+
+def test_n4_comes_as_simpleitk_has_it(head):
+    """vandervoort2022's code sets nothing: the field is that of the filter with its own
+    defaults, in the mask.
+    """
+    image, mask = (sitk.Shrink(part, [2, 2, 2]) for part in head)
+    field = sitk.GetArrayFromImage(
+        bias_field(image, mask, **N4_SETTINGS["simpleitk"], participant_id="sub-1")
+    )
+    theirs = sitk.N4BiasFieldCorrectionImageFilter()
+    theirs.Execute(sitk.Cast(image, sitk.sitkFloat32), mask)
+    log = sitk.GetArrayFromImage(
+        theirs.GetLogBiasFieldAsImage(sitk.Cast(image, sitk.sitkFloat32))
+    )
+    inside = sitk.GetArrayFromImage(mask) > 0
+    # ours lays its spline over the mask's box
+    assert np.corrcoef(field[inside], log[inside])[0, 1] > 0.9
+
+
 def test_bet_finds_the_phantoms_brain(head):
     pytest.importorskip(
         "brainextractor",
@@ -147,6 +177,12 @@ def test_own_masks_must_share_the_grid(head, tmp_path):
     assert dice(brain_mask(head[0], str(tmp_path), "sub-1")[0], head[1]) == 1
     with pytest.raises(PatientError, match="0 brain masks"):
         brain_mask(head[0], str(tmp_path), "sub-2")
+    # another patient's, empty: it was taken for sub-1's
+    sitk.WriteImage(head[1] * 0, str(tmp_path / "sub-10_mask.nii.gz"))
+    assert dice(brain_mask(head[0], str(tmp_path), "sub-1")[0], head[1]) == 1
+    (tmp_path / "sub-1_mask.nii.gz").unlink()
+    with pytest.raises(PatientError, match="0 brain masks"):
+        brain_mask(head[0], str(tmp_path), "sub-1")
 
 
 @pytest.mark.parametrize("suffix", ["T1w", "T2w"])

@@ -19,7 +19,13 @@ from glioma_repro.patients.core import (
     sha256_of,
 )
 from glioma_repro.patients.phantom import make_phantom
-from glioma_repro.images.preprocess import load_recipe, preprocess, recipes, sidecar_of
+from glioma_repro.images.preprocess import (
+    load_recipe,
+    prepared,
+    preprocess,
+    recipes,
+    sidecar_of,
+)
 
 
 @pytest.fixture(scope="module")
@@ -216,6 +222,17 @@ def test_the_atlas_recipe_lands_on_the_atlas(cohort):
     one = cohort.subset(cohort.ids[:1])
     assert isinstance(one, Cohort)
     result = preprocess(one, "vandervoort2022", jobs=1)
+    image, brain = (
+        sitk.GetArrayFromImage(result.cohort.image(one.ids[0], name))
+        for name in ("T2w", "label-brain_mask")
+    )
+    # the background is the least value, not the mean grey
+    assert (image[brain == 0] == image[brain > 0].min()).all()
+    # nothing is clipped
+    assert result.recipe.settings("normalise") == {
+        "region": "brain",
+        "background": "min",
+    }
     sizes = {
         result.cohort.image(one.ids[0], suffix, "vandervoort2022").GetSize()
         for suffix in ("T1w", "ce-gadolinium_T1w", "T2w", "FLAIR")
@@ -258,3 +275,80 @@ def test_tissue_maps_lie_on_the_patient(whole):
         image[brain & (maps["CSF"] > 0.8)].mean()
         > image[brain & (maps["WM"] > 0.8)].mean() + 0.3
     )
+
+
+def test_another_version_of_the_recipes_code_makes_the_images_again(monkeypatch):
+    "code_version left preprocess out: a change there kept the old images."
+    from glioma_repro.images import preprocess as module
+
+    hashed = []
+    monkeypatch.setattr(
+        module, "sha256_of", lambda path: hashed.append(path.name) or "0"
+    )
+    module.code_version()
+    assert sorted(hashed) == ["brain.py", "preprocess.py", "registration.py"]
+
+
+def test_a_patient_without_a_mask_does_not_take_the_others_masks_away(cohort):
+    """Before, everybody was given the masks of the images as scanned, on images of
+    another space.
+    """
+    from glioma_repro.images.slices import slice_cohort
+
+    first, second = cohort.ids
+    cohort.path(second, "label-tumor_mask", "truth").unlink()
+    ready = prepared(cohort, "akkus2017", jobs=1)
+    assert (
+        ready.cohort.ids == cohort.ids
+        and ready.cohort.space == ready.cohort.mask_source == "akkus2017"
+    )
+    assert ready.cohort.mask(first, like=ready.cohort.image(first, "T2w"))
+    samples, problems = slice_cohort(ready.cohort, jobs=1)
+    assert set(samples.table["participant_id"]) == {first} and problems[
+        "participant_id"
+    ].tolist() == [second]
+    assert "no tumour mask" in problems["problem"][0]
+
+
+def test_choi2021_stops_before_what_depends_on_a_predicted_mask():
+    recipe = load_recipe("choi2021")
+    assert [step["step"] for step in recipe.steps] == ["register", "brain", "bias"]
+    assert recipe.settings("brain")["fraction"] == 0.4
+    assert recipe.done["stripped"] and "normalised" not in recipe.done
+    with pytest.raises(ReproError, match="choi2021"):
+        load_recipe("choi2021-model2")
+
+
+def test_which_sequence_a_mask_was_drawn_on(raw):
+    """The cohort's word, else the only sequence of its grid; a doubt is noted, and what
+    cannot be known is an error.
+    """
+    from dataclasses import replace
+
+    from glioma_repro.patients.core import PatientError
+    from glioma_repro.images.preprocess import Job, _drawn_on
+
+    one = raw.ids[0]
+    images = {suffix: raw.image(one, suffix) for suffix in ("ce-gadolinium_T1w", "T2w")}
+    mask, path = raw.mask(one), raw.path(one, "label-tumor_mask", "truth")
+    still, moved = sitk.Transform(), sitk.TranslationTransform(3, (9.0, 0.0, 0.0))
+    transforms = {"ce-gadolinium_T1w": moved, "T2w": still}
+
+    def ask(job, mask):
+        return _drawn_on(job, mask, path, transforms, images["T2w"])
+
+    said = Job(one, raw, load_recipe("akkus2017"), 0, images)
+    assert ask(said, mask) == "ce-gadolinium_T1w" and said.flags == []
+    # one grid, and 9 mm apart
+    alike = dict.fromkeys(images, images["ce-gadolinium_T1w"])
+    unsaid = Job(one, replace(raw, provenance={}), load_recipe("akkus2017"), 0, alike)
+    assert (
+        ask(unsaid, mask) == "ce-gadolinium_T1w"
+        and "taken as drawn on ce-gadolinium_T1w" in unsaid.flags[0]
+    )
+    lacking = Job(one, replace(raw, provenance={}), load_recipe("akkus2017"), 0, {})
+    with pytest.raises(PatientError, match="does not take"):
+        ask(lacking, mask)
+    mask.SetOrigin((500.0, 0.0, 0.0))
+    with pytest.raises(PatientError, match="none of the sequences"):
+        ask(unsaid, mask)

@@ -15,6 +15,7 @@ from glioma_repro.patients.core import (
     SchemaError,
     read_cohort,
     real_data,
+    write_json,
     write_volume,
 )
 from glioma_repro.features.radiomics import (
@@ -191,6 +192,26 @@ def test_same_bytes_on_one_or_two_processes(cohort, tmp_path):
             "NaN",
         ),
         (
+            lambda cohort: write_volume(
+                as_mask(np.ones((12, 24, 24))),
+                cohort.path("sub-2", "label-tumor_mask", "manual"),
+            ),
+            "full, or inverted",
+        ),
+        (
+            lambda cohort: write_volume(
+                as_mask(ball(centre=(2, 2, 1), radius=2)),
+                cohort.path("sub-2", "label-tumor_mask", "manual"),
+            ),
+            "lies in the brain",
+        ),
+        (
+            lambda cohort: write_volume(
+                cohort.image("sub-2", "FLAIR") * 1e30, cohort.path("sub-2", "FLAIR")
+            ),
+            "no scanner",
+        ),
+        (
             lambda cohort: cohort.path("sub-2", "FLAIR").write_bytes(b"no image"),
             "cannot be read",
         ),
@@ -232,6 +253,62 @@ def test_shifted_grid_is_an_error():
     mask.SetOrigin((0, 0, 3))
     with pytest.raises(PatientError, match="origin"):
         features_of({"FLAIR": volume(tumour)}, mask, participant_id="sub-9")
+
+
+def test_a_flipped_mask_is_the_same_patient(cohort):
+    "Stored with other axes, on the same grid: the same features."
+    first, _ = features_of(
+        {"FLAIR": cohort.image("sub-1", "FLAIR")},
+        cohort.mask("sub-1"),
+        voxel_size_known=False,
+    )
+    again, _ = features_of(
+        {"FLAIR": cohort.image("sub-1", "FLAIR")},
+        sitk.DICOMOrient(cohort.mask("sub-1"), "RAI"),
+        voxel_size_known=False,
+    )
+    assert {name: first[name] for name in first if not name.startswith("shape")} == {
+        name: again[name] for name in again if not name.startswith("shape")
+    }
+
+
+def test_a_space_has_features_of_its_own_and_is_not_normalised_again(cohort):
+    """z features of an image that a recipe scaled are in its standard deviations; those
+    of the images as scanned stay.
+    """
+    _, first = extract_features(cohort, jobs=1, description="")
+    for one in cohort.ids:
+        for name in cohort.sequences(one):
+            write_volume(
+                cohort.image(one, name) * 0.001 + 0.5, cohort.path(one, name, "recipe")
+            )
+        write_volume(cohort.mask(one), cohort.path(one, "label-tumor_mask", "recipe"))
+    cohort.path("sub-2", "label-tumor_mask", "recipe").unlink()
+    write_json(
+        cohort.folder / "derivatives" / "recipe" / "dataset_description.json",
+        {
+            "GliomaRepro": {
+                "done": {
+                    "recipe": "recipe",
+                    "stripped": True,
+                    "normalised": "z-score",
+                    "scale": 0.1,
+                    "shift": 0.5,
+                }
+            }
+        },
+    )
+    space, measured = extract_features(cohort.using("recipe"), jobs=1, description="")
+    assert (
+        space.problems["participant_id"].tolist() == ["sub-2"]
+        and "no tumour mask in derivatives/recipe" in space.problems["problem"].iloc[0]
+    )
+    wide, raw = measured.wide(), first.wide()
+    assert wide.loc["sub-1", "T1w_z_Mean"] == pytest.approx(
+        0.01 * raw.loc["sub-1", "T1w_raw_Mean"], rel=1e-4
+    )
+    _, again = extract_features(cohort, jobs=1, description="")
+    pd.testing.assert_frame_equal(first.table, again.table)
 
 
 def test_one_slice_mask():

@@ -251,6 +251,13 @@ def test_atlas_maps_tell_fluid_from_tumour(tmp_path):
     images, brain, tumour = _picture([2, 3, 4], ("T2w",))
     cohort = _cohort(tmp_path, {"sub-a": (images, brain, tumour)})
     fluid = images["T2w"] > 180
+    for name, array in (
+        *images.items(),
+        ("label-tumor_mask", tumour.astype(np.uint8)),
+        ("label-brain_mask", brain.astype(np.uint8)),
+    ):
+        write_volume(sitk.GetImageFromArray(array), cohort.path("sub-a", name, "atlas"))
+    space = cohort.using("atlas")
     for name, where in (
         ("GM", brain & ~fluid & (np.indices(brain.shape)[2] < 32)),
         ("WM", brain & ~fluid & (np.indices(brain.shape)[2] >= 32)),
@@ -259,15 +266,17 @@ def test_atlas_maps_tell_fluid_from_tumour(tmp_path):
             sitk.GetImageFromArray(where.astype(np.float32)),
             cohort.path("sub-a", f"label-{name}_probseg", "atlas"),
         )
-    # holds half of the fluid too
-    write_region(
-        Region(3, ((31.5, 14), (56, 14), (56, 42), (31.5, 42)), (64, 64)),
-        cohort,
-        "sub-a",
-    )
+    for one in (cohort, space):  # a region belongs to its space
+        # holds half of the fluid too
+        write_region(
+            Region(3, ((31.5, 14), (56, 14), (56, 42), (31.5, 42)), (64, 64)),
+            one,
+            "sub-a",
+        )
+    assert region_path(cohort, "sub-a") != region_path(space, "sub-a")
     without, with_atlas = (
-        segment_patient("sub-a", cohort, atlas=atlas, reach=0)["slices"][3].mask
-        for atlas in (None, "atlas")
+        segment_patient("sub-a", one, reach=0)["slices"][3].mask
+        for one in (cohort, space)
     )
     assert agreement(with_atlas, tumour[3])["Dice"] > 0.9
     assert (with_atlas & fluid[3]).sum() <= (without & fluid[3]).sum()
@@ -279,13 +288,16 @@ def test_tissue_maps_are_read_by_name_and_may_be_missing(tmp_path):
     """
     images, brain, tumour = _picture([2, 3, 4], ("T2w",))
     cohort = _cohort(tmp_path, {"sub-a": (images, brain, tumour)})
-    cohort.mask_method = "truth"
-    for name, array in images.items():
+    for name, array in (
+        *images.items(),
+        ("label-tumor_mask", tumour.astype(np.uint8)),
+        ("label-brain_mask", brain.astype(np.uint8)),
+    ):
         write_volume(sitk.GetImageFromArray(array), cohort.path("sub-a", name, "atlas"))
-    grid = cohort.image("sub-a", "T2w")
+    grid, raw, cohort = cohort.image("sub-a", "T2w"), cohort, cohort.using("atlas")
     assert (
-        segment_patient("sub-a", cohort, method="atlas")["maps"] is False
-        and tissue_maps("sub-a", cohort, grid, "atlas") is None
+        segment_patient("sub-a", cohort)["maps"] is False
+        and tissue_maps("sub-a", cohort, grid) is None
     )
     fluid = images["T2w"] > 180
     maps = {
@@ -297,13 +309,13 @@ def test_tissue_maps_are_read_by_name_and_may_be_missing(tmp_path):
         sitk.GetImageFromArray(maps["GM"].astype(np.float32)),
         cohort.path("sub-a", "label-GM_probseg", "atlas"),
     )
-    assert tissue_maps("sub-a", cohort, grid, "atlas") is None  # one map says nothing
+    assert tissue_maps("sub-a", cohort, grid) is None  # one map says nothing
     # kept in bytes
     write_volume(
         sitk.GetImageFromArray(np.rint(255 * maps["WM"]).astype(np.uint8)),
         cohort.path("sub-a", "label-WM_probseg", "atlas"),
     )
-    two = tissue_maps("sub-a", cohort, grid, "atlas")
+    two = tissue_maps("sub-a", cohort, grid)
     np.testing.assert_allclose(two[2], 1 - two[0] - two[1], atol=1e-6)
     np.testing.assert_allclose(two[1], maps["WM"], atol=1 / 255)
     write_volume(
@@ -311,18 +323,30 @@ def test_tissue_maps_are_read_by_name_and_may_be_missing(tmp_path):
         cohort.path("sub-a", "label-CSF_probseg", "atlas"),
     )
     np.testing.assert_allclose(
-        tissue_maps("sub-a", cohort, grid, "atlas")[2], maps["CSF"], atol=1e-6
+        tissue_maps("sub-a", cohort, grid)[2], maps["CSF"], atol=1e-6
     )
-    assert segment_patient("sub-a", cohort, method="atlas")["maps"] is True
-    _, _, record = segment_cohort(cohort, method="atlas", jobs=1)
+    assert segment_patient("sub-a", cohort)["maps"] is True
+    left, _, record = segment_cohort(cohort, jobs=1)
     assert record["tissue_maps"].tolist() == [True]
+    # as scanned stays as scanned
+    assert (
+        left.space == "atlas"
+        and left.mask_method == raw.mask_method
+        and left.mask_source.startswith("semiautomatic")
+    )
+    assert left.using(None).mask_source == "truth"
+    wide = sitk.GetImageFromArray(maps["CSF"].astype(np.float32))
+    wide.SetSpacing((2, 2, 2))
+    write_volume(wide, cohort.path("sub-a", "label-CSF_probseg"))
+    with pytest.raises(PatientError, match="not on one grid"):
+        tissue_maps("sub-a", cohort, grid)
     for name in maps:
         write_volume(
             sitk.GetImageFromArray(np.zeros(brain.shape, np.float32)),
             cohort.path("sub-a", f"label-{name}_probseg", "atlas"),
         )
     with pytest.raises(PatientError, match="tissue maps are empty"):
-        segment_patient("sub-a", cohort, method="atlas")
+        segment_patient("sub-a", cohort)
 
 
 def test_agreement_is_that_of_the_statistics():
@@ -416,3 +440,13 @@ def test_editor_writes_what_the_step_reads(tmp_path):
     assert "at least 3" in editor.message.value
     editor.patient.value = "sub-b"
     assert editor.polygon == found["region"].polygon  # drawn once, there again
+
+
+def test_an_image_on_another_grid_is_not_resampled_in_silence(tmp_path):
+    images, brain, tumour = _picture([2, 3, 4])
+    cohort = _cohort(tmp_path, {"sub-a": (images, brain, tumour)})
+    other = sitk.GetImageFromArray(images["T2w"])
+    other.SetSpacing((1.5, 1.5, 1.5))
+    write_volume(other, cohort.path("sub-a", "T2w"))
+    with pytest.raises(PatientError, match="not on one grid.*run a recipe first"):
+        segment_patient("sub-a", cohort)

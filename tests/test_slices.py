@@ -10,6 +10,7 @@ from glioma_repro.patients.core import (
     PatientError,
     ReproError,
     real_data,
+    write_json,
     write_volume,
 )
 from glioma_repro.images.slices import (
@@ -32,7 +33,7 @@ def patient(folder, one, mask, sequences=SEQUENCES, change=None, spacing=(1, 1, 
         "made", pd.DataFrame({"participant_id": [one]}), folder, mask_method="manual"
     )
     brain = np.zeros(mask.shape, np.float32)
-    brain[:, 4:-4, 4:-4] = 1
+    brain[:, :-4, 4:] = 1  # up to the edge, where one tumour lies
     for number, name in enumerate(sequences):
         volume = (
             brain
@@ -125,8 +126,8 @@ def test_left_out_or_imputed_by_name(made):
 def test_common_sequences_need_half_of_the_patients(made):
     assert common_sequences(made) == SEQUENCES
     assert common_sequences(made.subset(["sub-4"])) == SEQUENCES[:2]
-    with pytest.raises(ReproError, match="no sequence"):
-        common_sequences(made, method="nothing")
+    with pytest.raises(ReproError, match="run the recipe first"):
+        made.using("nothing")
 
 
 def test_nan_image_names_the_patient_and_the_others_go_on(made, tmp_path):
@@ -169,9 +170,8 @@ def test_a_constant_volume_and_an_empty_mask_are_named(made, tmp_path):
     )
 
 
-def test_other_grid_is_resampled_by_its_header(made, tmp_path):
-    mask = sitk.GetArrayFromImage(made.mask("sub-1")) > 0
-    whole, _, _ = patient_volumes("sub-1", made, SEQUENCES)
+def test_an_image_on_another_grid_is_an_error_with_both_geometries(made):
+    "It was resampled by the identity before, whatever had moved."
     image = made.image("sub-1", "FLAIR")
     moved = sitk.Resample(
         image,
@@ -184,8 +184,105 @@ def test_other_grid_is_resampled_by_its_header(made, tmp_path):
         0.0,
     )
     write_volume(moved, made.path("sub-1", "FLAIR"))
-    again, _, _ = patient_volumes("sub-1", made, SEQUENCES)
-    np.testing.assert_allclose(again[2][mask], whole[2][mask], atol=1e-3)
+    with pytest.raises(
+        PatientError, match="50 x 60 x 9 voxels.*36 x 40 x 7 voxels.*run a recipe first"
+    ) as error:
+        patient_volumes("sub-1", made, SEQUENCES)
+    assert (
+        error.value.participant_id == "sub-1"
+        and "origin -6 -8 -5" in error.value.problem
+    )
+    _, problems = slice_cohort(made, sequences=SEQUENCES, jobs=1)
+    assert "sub-1" in set(problems["participant_id"])
+
+
+@pytest.mark.parametrize(
+    "harm, words",
+    [
+        (lambda mask: np.ones_like(mask), "full, or inverted"),
+        (lambda mask: 1 - mask, "full, or inverted"),
+        (
+            lambda mask: (
+                np.roll(np.pad(mask[:, 4:-4], ((0, 0), (0, 8), (0, 0))), 17, 2) * 0
+                + np.pad(np.ones((7, 3, 36)), ((0, 0), (0, 37), (0, 0)))
+            ),
+            "lies in the brain",
+        ),
+    ],
+)
+def test_a_mask_that_cannot_be_is_left_out_by_name(made, harm, words):
+    image = made.mask("sub-1")
+    wrong = sitk.GetImageFromArray(harm(sitk.GetArrayFromImage(image)).astype(np.uint8))
+    wrong.CopyInformation(image)
+    brain = np.zeros((7, 40, 36), np.uint8)
+    brain[:, 4:-4, 4:-4] = 1
+    known = sitk.GetImageFromArray(brain)
+    known.CopyInformation(image)
+    write_volume(wrong, made.path("sub-1", "label-tumor_mask", "manual"))
+    write_volume(known, made.path("sub-1", "label-brain_mask", "manual"))
+    _, problems = slice_cohort(made, sequences=SEQUENCES, jobs=1)
+    assert words in problems.set_index("participant_id").loc["sub-1", "problem"]
+
+
+@pytest.mark.parametrize(
+    "harm, words",
+    [
+        (lambda image: image * 1e30, "no scanner"),
+        (lambda image: sitk.Cast(image, sitk.sitkInt64) * 2**55, "no scanner"),
+    ],
+)
+def test_impossible_numbers_are_left_out_by_name(made, harm, words):
+    write_volume(harm(made.image("sub-1", "FLAIR")), made.path("sub-1", "FLAIR"))
+    samples, problems = slice_cohort(made, sequences=SEQUENCES, jobs=1)
+    assert (
+        words in problems.set_index("participant_id").loc["sub-1", "problem"]
+        and np.isfinite(samples.inputs).all()
+    )
+
+
+def test_a_voxel_size_of_zero_is_left_out_by_name(made):
+    import gzip
+    import struct
+
+    path = made.path("sub-1", "FLAIR")
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    content[88:92] = struct.pack("<f", 0.0)  # pixdim[3] of NIfTI-1
+    path.write_bytes(gzip.compress(bytes(content)))
+    _, problems = slice_cohort(made, sequences=SEQUENCES, jobs=1)
+    assert (
+        "voxel size is unknown"
+        in problems.set_index("participant_id").loc["sub-1", "problem"]
+    )
+
+
+def test_what_a_recipe_normalised_is_not_normalised_again(made):
+    """chang2018 takes mean and standard deviation over the image; a second z-score over
+    the brain cancelled that.
+    """
+    folder = made.folder / "derivatives" / "recipe"
+    for name in SEQUENCES:
+        write_volume(
+            made.image("sub-1", name) * 0.01 - 3, made.path("sub-1", name, "recipe")
+        )
+    write_volume(made.mask("sub-1"), made.path("sub-1", "label-tumor_mask", "recipe"))
+    write_volume(
+        sitk.Cast(made.image("sub-1", "T1w") > 0, sitk.sitkUInt8),
+        made.path("sub-1", "label-brain_mask", "recipe"),
+    )
+    space = made.using("recipe")
+    again, _, _ = patient_volumes("sub-1", space, SEQUENCES)
+    kept = sitk.GetArrayFromImage(space.image("sub-1", "T1w"))
+    # nothing is said to be done: it is done here
+    assert not np.allclose(again[0], kept)
+    write_json(
+        folder / "dataset_description.json",
+        {"GliomaRepro": {"done": {"stripped": True, "normalised": "z-score"}}},
+    )
+    volumes, _, _ = patient_volumes("sub-1", space, SEQUENCES)
+    np.testing.assert_array_equal(volumes[0], kept)
+    (folder / "dataset_description.json").write_text("[1, 2")
+    with pytest.raises(ReproError, match="no description"):
+        space.done
 
 
 def test_a_volume_stored_upside_down_gives_the_same_slices(made):

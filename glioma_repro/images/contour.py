@@ -25,6 +25,7 @@ from glioma_repro.patients.core import (
     Measurements,
     PatientError,
     ReproError,
+    check_same_grid,
     concat,
     fingerprint,
     generator,
@@ -37,6 +38,7 @@ from glioma_repro.patients.core import (
     write_volume,
 )
 from ..statistics.masks import mask_measures
+from .patient import Patient, read_patient, turned
 
 # %% ../../nbs/images/contour.ipynb #6364ff33
 @dataclass(frozen=True)
@@ -112,9 +114,12 @@ def region_path(
     participant_id: str,  # sub-X
     folder=None,  # where regions are kept; derivatives/regions of the cohort if None
 ):  # Path; it need not exist
-    "Where a patient's region is kept."
+    """Where a patient's region is kept: every space has a folder of its own, since it
+    has slices of its own.
+    """
     if folder is None:
-        return cohort.path(participant_id, "desc-tumor_region", "regions", ".json")
+        kept = "regions" if cohort.space is None else f"regions-{cohort.space}"
+        return cohort.path(participant_id, "desc-tumor_region", kept, ".json")
     return inside(
         folder, participant_id, "anat", f"{participant_id}_desc-tumor_region.json"
     )
@@ -521,97 +526,53 @@ _SEGMENTED = ("T2w", "FLAIR", "ce-gadolinium_T1w")
 
 def patient_stack(
     participant_id: str,  # sub-X
-    cohort: Cohort,  # whose
-    method: str | None = None,  # derivatives/<method> of the images; as scanned if None
+    cohort: Cohort,  # whose, in the space to look at
     sequences: tuple[str, ...] = _SEGMENTED,  # those to use, where they are there
 ) -> tuple[
-    np.ndarray, np.ndarray, sitk.Image, tuple[str, ...]
-]:  # (C, D, H, W); (D, H, W) brain; the grid; names of the sequences
-    "The sequences as arrays; raises PatientError if a patient has none of them."
-    present = cohort.sequences(participant_id, method)
+    np.ndarray, np.ndarray, Patient, tuple[str, ...]
+]:  # (C, D, H, W); (D, H, W) brain; all that was read; names of the sequences
+    """The sequences as arrays; raises PatientError if a patient has none of them, or if
+    they do not lie on one grid.
+    """
+    present = cohort.sequences(participant_id)
     names = [one for one in sequences if one in present]
     if not names:
         raise PatientError(
             participant_id, f"no {', no '.join(sequences)} image: nothing to segment on"
         )
-    images = [
-        sitk.DICOMOrient(cohort.image(participant_id, one, method), "LPS")
-        for one in names
-    ]
-    grid = images[0]
-    volumes = np.stack(
-        [sitk.GetArrayFromImage(grid)]
-        + [_on(one, grid, sitk.sitkLinear) for one in images[1:]]
-    ).astype(np.float32)
-    places = [
-        cohort.path(participant_id, "label-brain_mask", one)
-        for one in (method, cohort.mask_method)
-        if one
-    ]
-    found = next((one for one in places if one.exists()), None)
-    brain = (
-        _bright_enough(volumes)
-        if found is None
-        else _on(
-            sitk.DICOMOrient(read_volume(found, participant_id), "LPS"),
-            grid,
-            sitk.sitkNearestNeighbor,
-        )
-        > 0
-    )
-    return (
-        volumes,
-        ndimage.binary_fill_holes(ndimage.binary_opening(brain, np.ones((1, 3, 3)))),
-        grid,
-        tuple(names),
-    )
-
-
-def _bright_enough(volumes):
-    "The brain of a skull-stripped image whose background is not exactly 0."
-    return np.any([one > np.percentile(one, 99) / 12 for one in volumes], axis=0)
-
-
-def _on(image, grid, interpolation):
-    "An image on the grid of another, as an array."
-    return sitk.GetArrayFromImage(
-        sitk.Resample(
-            image, grid, sitk.Transform(), interpolation, 0.0, image.GetPixelID()
-        )
-    )
+    patient = read_patient(participant_id, cohort, tuple(names), tumour="known")
+    volumes = np.stack([sitk.GetArrayFromImage(patient.images[one]) for one in names])
+    opened = ndimage.binary_opening(patient.region, np.ones((1, 3, 3)))
+    return volumes, ndimage.binary_fill_holes(opened), patient, tuple(names)
 
 # %% ../../nbs/images/contour.ipynb #8d3b6ca7
 def tissue_maps(
     participant_id: str,  # sub-X
-    cohort: Cohort,  # whose
-    grid: sitk.Image,  # the grid wanted
-    # derivatives/<atlas> holds label-GM_probseg, label-WM_probseg and perhaps
+    # whose; its space holds label-GM_probseg, label-WM_probseg and perhaps
     # label-CSF_probseg of registered patients
-    atlas: str,
+    cohort: Cohort,
+    grid: sitk.Image,  # the grid that they must lie on
 ) -> (
     np.ndarray | None
 ):  # (3, D, H, W) grey matter, white matter, fluid (the rest, where it has no map); None where the patient has no maps
-    """The atlas' tissue maps on a patient's grid; raises PatientError for a map that
-    says nothing inside the images.
+    """The atlas' tissue maps; raises PatientError for a map on another grid, or one
+    that says nothing inside the images.
     """
     paths = [
         path
         for name in ("GM", "WM", "CSF")
-        if (
-            path := cohort.path(participant_id, f"label-{name}_probseg", atlas)
-        ).exists()
+        if (path := cohort.path(participant_id, f"label-{name}_probseg")).exists()
     ]
     if len(paths) < 2 or "label-CSF" in paths[1].name:
         return None
     maps = []
     for path in paths:
-        image = sitk.DICOMOrient(read_volume(path, participant_id), "LPS")
+        image = turned(read_volume(path, participant_id))
+        check_same_grid(grid, image, participant_id, path.name)
         # a map kept in bytes
         scale = 255 if image.GetPixelID() == sitk.sitkUInt8 else 1
         maps.append(
-            (
-                _on(sitk.Cast(image, sitk.sitkFloat32), grid, sitk.sitkLinear) / scale
-            ).clip(0, 1)
+            (sitk.GetArrayFromImage(image).astype(np.float32) / scale).clip(0, 1)
         )
     if not np.sum(maps[:2]) > 0:
         raise PatientError(
@@ -664,16 +625,14 @@ def patient_region(
 # %% ../../nbs/images/contour.ipynb #07125312
 def segment_patient(
     participant_id: str,  # sub-X
-    cohort: Cohort,  # images, and masks to compare with (and to simulate regions from)
+    # images, and masks to compare with (and to simulate regions from), in the space to
+    # look at
+    cohort: Cohort,
     settings: Contouring = Contouring(),
     sloppiness: float = 2.0,  # pixels, of a simulated region
     seed=0,  # of a simulated region
     reach: int | None = 1,  # slices above, and below; until the tumour ends if None
-    method: str | None = None,  # derivatives/<method> of the images; as scanned if None
     sequences: tuple[str, ...] = _SEGMENTED,  # those to use, where they are there
-    # derivatives/<atlas> of the tissue maps; those beside the images
-    # (derivatives/<method>), if any, if None
-    atlas: str | None = None,
     regions=None,  # folder of drawn regions; derivatives/regions of the cohort if None
     # derivatives/<write_to> gets the mask; not written if None
     write_to: str | None = None,
@@ -681,30 +640,13 @@ def segment_patient(
     """Segments one patient and measures the agreement where a mask is known; raises
     PatientError with the reason.
     """
-    volumes, brain, grid, names = patient_stack(
-        participant_id, cohort, method, sequences
+    volumes, brain, patient, names = patient_stack(participant_id, cohort, sequences)
+    grid = patient.grid
+    truth = (
+        None if patient.tumour is None else sitk.GetArrayFromImage(patient.tumour) > 0
     )
-    truth = None
-    if (
-        cohort.mask_method is not None
-        and cohort.path(participant_id, "label-tumor_mask", cohort.mask_method).exists()
-    ):
-        truth = (
-            _on(
-                sitk.DICOMOrient(
-                    sitk.Cast(cohort.mask(participant_id), sitk.sitkUInt8), "LPS"
-                ),
-                grid,
-                sitk.sitkNearestNeighbor,
-            )
-            > 0
-        )
     region = patient_region(participant_id, cohort, truth, sloppiness, seed, regions)
-    priors = (
-        None
-        if (atlas or method) is None
-        else tissue_maps(participant_id, cohort, grid, atlas or method)
-    )
+    priors = tissue_maps(participant_id, cohort, grid)
     try:
         slices, notes = segment_slices(
             volumes, region, brain, priors, settings, reach, names[0] == "T2w"
@@ -808,16 +750,12 @@ def _write_masks(participant_id, cohort, grid, slices, brain, settings, write_to
 
 # %% ../../nbs/images/contour.ipynb #50a21e21
 def segment_cohort(
-    cohort: Cohort,  # images, registered to each other
+    cohort: Cohort,  # images on one grid, in the space to look at
     settings: Contouring = Contouring(),
     sloppiness: float = 2.0,  # pixels, of simulated regions
     seed: int = 0,  # of simulated regions
     reach: int | None = 1,  # slices above, and below
-    method: str | None = None,  # derivatives/<method> of the images; as scanned if None
     sequences: tuple[str, ...] = _SEGMENTED,  # those to use, where they are there
-    # derivatives/<atlas> of the tissue maps; those beside the images
-    # (derivatives/<method>), if any, if None
-    atlas: str | None = None,
     regions=None,  # folder of drawn regions; derivatives/regions of the cohort if None
     write: bool = True,  # keep the dilated masks under derivatives/
     jobs: int | None = None,  # processes; all cores if None
@@ -832,7 +770,7 @@ def segment_cohort(
     name = (
         "semiautomatic-"
         + fingerprint(
-            asdict(settings), sloppiness, seed, reach, method, sequences, atlas
+            asdict(settings), sloppiness, seed, reach, cohort.space, sequences
         )[:8]
     )
     found, problems = map_patients(
@@ -845,9 +783,7 @@ def segment_cohort(
         sloppiness=sloppiness,
         seed=seed,
         reach=reach,
-        method=method,
         sequences=sequences,
-        atlas=atlas,
         regions=regions,
         write_to=name if write else None,
     )
@@ -882,9 +818,10 @@ def segment_cohort(
         ]
     )
     left = cohort.subset(list(found), "segmented") if len(problems) else cohort
+    place = "mask_method" if cohort.space is None else "drawn"
     left = replace(
         left,
-        mask_method=name if write else cohort.mask_method,
+        **({place: name} if write else {}),
         problems=pd.concat([cohort.problems, problems], ignore_index=True),
     )
     return left, measured, record
@@ -956,7 +893,6 @@ def sloppiness_curve(
     settings: Contouring = Contouring(),
     seed: int = 0,  # of the regions
     reach: int | None = 1,  # slices above, and below
-    method: str | None = None,  # derivatives/<method> of the images; as scanned if None
     jobs: int | None = None,  # processes; all cores if None
 ) -> tuple[
     Measurements, pd.DataFrame
@@ -974,7 +910,6 @@ def sloppiness_curve(
         settings=settings,
         seed=seed,
         reach=reach,
-        method=method,
     )
     parts = [part for both in found.values() for part in both[0]]
     if not parts:
@@ -1077,7 +1012,7 @@ def show_segmentation(
     sloppiness: float = 2.0,  # as there
     seed: int = 0,  # as there
     patients: int = 4,  # from the best Dice to the worst
-    **settings,  # as there: settings, reach, method, atlas, regions
+    **settings,  # as there: settings, reach, regions
 ):  # matplotlib figure
     "Region, contour and manual mask on the region's slice."
     import matplotlib.pyplot as plt
@@ -1095,13 +1030,8 @@ def show_segmentation(
             one, cohort, sloppiness=sloppiness, seed=seed, **settings
         )
         region, number = found["region"], found["region"].slice
-        grid = sitk.DICOMOrient(
-            cohort.image(one, found["sequences"][0], settings.get("method")), "LPS"
-        )
-        truth = _on(
-            sitk.DICOMOrient(sitk.Cast(cohort.mask(one), sitk.sitkUInt8), "LPS"),
-            grid,
-            sitk.sitkNearestNeighbor,
+        truth = sitk.GetArrayFromImage(
+            turned(sitk.Cast(cohort.mask(one), sitk.sitkUInt8))
         )
         picture = found["volumes"][0, number]
         axis.imshow(
@@ -1125,8 +1055,7 @@ def show_segmentation(
 class RegionEditor:
     "Draws regions by hand in JupyterLab; `display(editor.show())`."
 
-    cohort: Cohort  # images; regions are kept beside them
-    method: str | None = None  # derivatives/<method> of the images; as scanned if None
+    cohort: Cohort  # images, in the space to look at; regions are kept beside them
     # folder for the regions; derivatives/regions of the cohort if None
     regions: object = None
     settings: Contouring = Contouring()
@@ -1229,9 +1158,7 @@ def open(
     participant_id: str,  # sub-X
 ):
     "Loads a patient and the region drawn before, if there is one."
-    self.volumes, self.brain, self.grid, names = patient_stack(
-        participant_id, self.cohort, self.method
-    )
+    self.volumes, self.brain, _, names = patient_stack(participant_id, self.cohort)
     region = read_region(self.cohort, participant_id, self.regions)
     self.sequence.options = [(name, number) for number, name in enumerate(names)]
     self.slice.max = len(self.brain) - 1

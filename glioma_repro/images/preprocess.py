@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['STEPS', 'Recipe', 'load_recipe', 'recipes', 'code_version', 'sidecar_of', 'produce', 'Job', 'finest', 'crop_to',
-           'preprocess_patient', 'Preprocessed', 'preprocess', 'contact_sheets', 'measurements_of_preprocessing']
+           'preprocess_patient', 'Preprocessed', 'preprocess', 'contact_sheets', 'measurements_of_preprocessing',
+           'Prepared', 'prepared', 'in_words']
 
 # %% ../../nbs/images/preprocess.ipynb #26dd1dc3
 import errno
@@ -72,7 +73,7 @@ STEPS = {
         "through": str,
         "templates": dict,
     },
-    "brain": {"method": str},
+    "brain": {"method": str, "fraction": (int, float), "strip": bool},
     "bias": {"settings": str},
     "normalise": {
         "region": str,
@@ -80,6 +81,7 @@ STEPS = {
         "limits": list,
         "scale": (int, float),
         "shift": (int, float),
+        "background": (int, float, str),
     },
     "tissues": {},
     "crop": {"margin": (int, float)},
@@ -110,7 +112,27 @@ class Recipe:
             None,
         )
 
+    @property
+    def done(self) -> dict:
+        """What stands in the derivative's description as done to its images, see
+        Cohort.done.
+        """
+        register, brain = self.settings("register"), self.settings("brain") or {}
+        bias, scaled = self.settings("bias"), self.settings("normalise")
+        found = {"recipe": self.name}
+        if self.settings("deface") is not None:
+            return found | {"defaced": True}
+        register = register or {"to": "ce-gadolinium_T1w"}
+        found |= {"registered": register["to"], "kind": register.get("kind", "rigid")}
+        found["stripped"] = scaled is not None or bool(brain.get("strip"))
+        if bias is not None:
+            found["bias"] = bias["settings"]
+        if scaled is not None:
+            found |= {"normalised": "z-score", "over": scaled["region"]}
+            found |= {key: scaled[key] for key in ("scale", "shift") if key in scaled}
+        return found
 
+# %% ../../nbs/images/preprocess.ipynb #8a0715f9
 def _check_words(given, known, where):
     "Raises ReproError for the first word that is not known."
     for word in given:
@@ -183,6 +205,11 @@ def _check_step(step, where):
             raise ReproError(
                 f"{where}, step {step['step']}: {key} is {value!r}, of the wrong kind"
             )
+    if isinstance(step.get("background"), str) and step["background"] != "min":
+        raise ReproError(
+            f"{where}, step normalise: background is a number or min, not "
+            f"{step['background']!r}"
+        )
     if step.get("settings", "none") not in (*N4_SETTINGS, "none"):
         raise ReproError(
             f"{where}: bias settings {step['settings']!r}; known are "
@@ -292,6 +319,17 @@ class Job:
     made: int = 0  # files made now
     kept: int = 0  # files that were up to date
 
+    @property
+    def taken(self) -> list[str]:
+        """The sequences that the recipe brings over; one more is read where the mask
+        was drawn on it.
+        """
+        return [
+            one
+            for one in self.images
+            if one in (*self.recipe.sequences, *self.recipe.optional)
+        ]
+
     def file(self, suffix: str, ending: str = ".nii.gz") -> Path:
         "Where an output stands."
         return self.cohort.path(self.participant_id, suffix, self.recipe.name, ending)
@@ -319,15 +357,18 @@ def _read(job):
             "and leaves the patient out",
         )
     began = time.perf_counter()
-    for suffix in [
-        one for one in present if one in (*job.recipe.sequences, *job.recipe.optional)
-    ]:
+    wanted = (
+        *job.recipe.sequences,
+        *job.recipe.optional,
+        job.cohort.done.get("drawn_on"),
+    )
+    for suffix in [one for one in present if one in wanted]:
         path = job.cohort.path(job.participant_id, suffix)
         job.images[suffix], job.hashes[suffix] = (
             read_sequence(path, job.participant_id),
             sha256_of(path),
         )
-    if not job.images:
+    if not job.taken:
         raise PatientError(job.participant_id, "no sequence that the recipe takes")
     job.seconds["read"] = time.perf_counter() - began
 
@@ -462,23 +503,8 @@ def _tumour(job, transforms, grid):
     )
     if not source.exists():
         return None
-    mask, drawn_on = (
-        sitk.Cast(job.cohort.mask(job.participant_id), sitk.sitkUInt8),
-        None,
-    )
-    for suffix in ("ce-gadolinium_T1w", "FLAIR", "T2w", "T1w"):
-        if suffix in job.images and drawn_on is None:
-            try:
-                check_same_grid(job.images[suffix], mask, job.participant_id)
-                drawn_on = suffix
-            except PatientError:
-                continue
-    if drawn_on is None:
-        raise PatientError(
-            job.participant_id,
-            f"{source.name} lies on the grid of none of the sequences; resample it "
-            "onto the one it was drawn on",
-        )
+    mask = sitk.Cast(job.cohort.mask(job.participant_id), sitk.sitkUInt8)
+    drawn_on = _drawn_on(job, mask, source, transforms, grid)
     inputs = {
         "mask": sha256_of(source),
         drawn_on: job.hashes[drawn_on],
@@ -497,6 +523,61 @@ def _tumour(job, transforms, grid):
         ),
     )
     return sitk.Cast(read_volume(path, job.participant_id) > 0, sitk.sitkUInt8)
+
+# %% ../../nbs/images/preprocess.ipynb #abe17003
+def _drawn_on(job, mask, source, transforms, grid):
+    """The sequence that a mask was drawn on; raises PatientError where it can be none
+    of them.
+    """
+    said = job.cohort.done.get("drawn_on")
+    if said in job.images:
+        check_same_grid(
+            job.images[said], mask, job.participant_id, f"mask {source.name}", said
+        )
+        return said
+    one, order = job.participant_id, ("ce-gadolinium_T1w", "FLAIR", "T2w", "T1w")
+    present = [suffix for suffix in order if suffix in job.cohort.sequences(one)]
+    on_grid = [suffix for suffix in present if _shares_grid(job, suffix, mask)]
+    able = [suffix for suffix in on_grid if suffix in job.images]
+    if not able:
+        where = (
+            f"of {on_grid[0]}, which the recipe does not take (say drawn_on)"
+            if on_grid
+            else "of none of the sequences"
+        )
+        raise PatientError(
+            one,
+            f"{source.name} lies on the grid {where}; resample it onto the one it "
+            "was drawn on",
+        )
+    middle = grid.TransformContinuousIndexToPhysicalPoint(
+        [(n - 1) / 2 for n in grid.GetSize()]
+    )
+    places = [np.array(transforms[one].TransformPoint(middle)) for one in able]
+    apart = max(np.linalg.norm(one - places[0]) for one in places)
+    if said:
+        job.flags.append(
+            f"the tumour masks were drawn on {said}, which is missing; taken as "
+            f"drawn on {able[0]}"
+        )
+    elif apart > 1.0 or len(on_grid) > len(able):
+        job.flags.append(
+            f"the tumour mask has the grid of {', '.join(on_grid)}; taken as drawn "
+            f"on {able[0]}, though they may lie apart"
+        )
+    return able[0]
+
+# %% ../../nbs/images/preprocess.ipynb #abe17002
+def _shares_grid(job, suffix, mask):
+    "Whether a sequence as scanned lies on a mask's grid."
+    image = job.images.get(suffix)
+    if image is None:
+        image = job.cohort.image(job.participant_id, suffix)
+    try:
+        check_same_grid(image, mask, job.participant_id)
+    except PatientError:
+        return False
+    return True
 
 
 def _mark(transform):
@@ -534,9 +615,8 @@ def _brain_of(job, reference, transforms, grid, atlas_brain):
     """The brain mask on the recipe's (cropped) grid: the template's, or found on the
     first T1w (else the reference) as scanned and carried over.
     """
-    method = (job.recipe.settings("brain") or {}).get(
-        "method", "template" if atlas_brain is not None else "atlas"
-    )
+    settings = job.recipe.settings("brain") or {}
+    method = settings.get("method", "template" if atlas_brain is not None else "atlas")
     suffix, affine = _anatomy(job, reference), None
     if method in ("atlas", "affine") and not is_stripped(
         job.images[suffix], job.participant_id
@@ -551,7 +631,13 @@ def _brain_of(job, reference, transforms, grid, atlas_brain):
         mask, notes = atlas_brain, dict(method="template", flags=[])
         if method != "template":
             mask, notes = brain_mask(
-                job.images[suffix], method, job.participant_id, suffix, seed, affine
+                job.images[suffix],
+                method,
+                job.participant_id,
+                suffix,
+                seed,
+                affine,
+                settings.get("fraction"),
             )
             mask, notes = (
                 resample(mask, grid, transforms[suffix], interpolation="nearest"),
@@ -576,7 +662,11 @@ def _brain_of(job, reference, transforms, grid, atlas_brain):
     )
     inputs |= {"atlas": _mark(affine)} if affine is not None else {}
     notes = job.produce(
-        path, "brain", dict(method=method, seed=seed, crop=crop), inputs, make
+        path,
+        "brain",
+        dict(method=method, seed=seed, crop=crop, fraction=settings.get("fraction")),
+        inputs,
+        make,
     )["notes"]
     job.flags += [f"brain: {one}" for one in notes["flags"]]
     return sitk.Cast(read_volume(path, job.participant_id) > 0, sitk.sitkUInt8)
@@ -639,9 +729,10 @@ def _finish_image(image, grid, transform, mask, tumour, recipe, participant_id):
             mask,
             tumour=tumour,
             participant_id=participant_id,
-            background=0.0,
-            **ways,
+            **({"background": 0.0} | ways),
         )
+    elif (recipe.settings("brain") or {}).get("strip"):
+        moved = sitk.Mask(moved, mask)
     return moved, notes
 
 
@@ -701,7 +792,11 @@ def _through(job):
         )
         grid, atlas_brain, transforms = _to_atlas(job, reference, settings)
     else:
-        reference = finest(job.images) if wanted == "finest" else wanted
+        reference = (
+            finest({one: job.images[one] for one in job.taken})
+            if wanted == "finest"
+            else wanted
+        )
         if reference not in job.images:
             raise PatientError(
                 job.participant_id,
@@ -718,8 +813,8 @@ def _through(job):
     if job.recipe.settings("tissues") is not None:
         _tissues(job, reference, transforms, grid)
     steps, outputs = [dict(one) for one in job.recipe.steps], []
-    for suffix, image in job.images.items():
-        path = job.file(suffix)
+    for suffix in job.taken:
+        image, path = job.images[suffix], job.file(suffix)
         inputs = {
             suffix: job.hashes[suffix],
             "transform": _mark(transforms[suffix]),
@@ -754,7 +849,8 @@ def _through(job):
 
 def _defaced(job):
     "Every sequence without its face."
-    for suffix, image in job.images.items():
+    for suffix in job.taken:
+        image = job.images[suffix]
         seed = seed_of(job.seed, job.participant_id, suffix, "deface")
         job.produce(
             job.file(suffix),
@@ -763,7 +859,7 @@ def _defaced(job):
             {suffix: job.hashes[suffix]},
             lambda: (deface(image, job.participant_id, seed)[0], {}),
         )
-    return [job.file(suffix) for suffix in job.images]
+    return [job.file(suffix) for suffix in job.taken]
 
 # %% ../../nbs/images/preprocess.ipynb #776e21d6
 def _pictures(job, outputs):
@@ -793,9 +889,7 @@ def _pictures(job, outputs):
 class Preprocessed:
     "What a recipe did to a cohort."
 
-    # the patients that went through; tumour masks are those of the recipe where there
-    # are any
-    cohort: Cohort
+    cohort: Cohort  # the patients that went through, in the space of the recipe
     recipe: Recipe  # what was done
     quality: pd.DataFrame  # one row a registration, flagged first
     seconds: pd.DataFrame  # one row a patient, one column a step
@@ -816,9 +910,12 @@ def preprocess(
     """Takes a cohort through a recipe; goes on where it was interrupted. Raises
     ReproError if nobody gets through.
     """
+    cohort = cohort.using(None)  # a recipe begins with the images as scanned
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, brain, bias)
     # a cluster's workers stand in folders of their own
     cohort = replace(cohort, folder=cohort.folder.absolute()) if scheduler else cohort
+    # first, so that a run that was killed says what its images are
+    _describe(cohort, recipe)
     done, problems = map_patients(
         preprocess_patient,
         cohort.ids,
@@ -834,7 +931,6 @@ def preprocess(
             f"recipe {recipe.name}: no patient went through; the first: "
             f"{problems['participant_id'].iloc[0]}: {problems['problem'].iloc[0]}"
         )
-    _describe(cohort, recipe)
     return _collected(cohort, recipe, done, problems)
 
 
@@ -852,6 +948,7 @@ def _describe(cohort, recipe):
                 "paper": recipe.paper,
                 "steps": list(recipe.steps),
                 "deviations": list(recipe.deviations),
+                "done": recipe.done,
             },
         },
     )
@@ -878,11 +975,7 @@ def _collected(cohort, recipe, done, problems):
         ],
         columns=["participant_id", "files_made", "files_kept", "flags"],
     )
-    through = cohort.subset(list(done), f"recipe {recipe.name}")
-    has_masks = all(
-        cohort.path(one, "label-tumor_mask", recipe.name).exists() for one in done
-    )
-    through = replace(through, mask_method=recipe.name) if has_masks else through
+    through = cohort.subset(list(done), f"recipe {recipe.name}").using(recipe.name)
     return Preprocessed(
         through,
         recipe,
@@ -936,3 +1029,67 @@ def measurements_of_preprocessing(
         study="preprocess", method=result.recipe.name, cohort=cohort
     )
     return Measurements(table)
+
+# %% ../../nbs/images/preprocess.ipynb #dfc9cf36
+@dataclass
+class Prepared:
+    "A cohort whose images are ready for a study."
+
+    cohort: Cohort  # in the space to look at; who fell out stands in its problems
+    said: str  # what was done, or why nothing had to be
+    result: Preprocessed | None  # of the recipe; None where none was run
+
+
+def prepared(
+    cohort: Cohort,  # as scanned, or in a space
+    # what the study needs; None or "none": the images as they are
+    recipe: str | Recipe | None,
+    jobs: int | None = None,  # patients at a time; all cores if None
+    scheduler: str | None = None,  # address of a Dask scheduler, for a cluster
+    seed: int = 0,  # of the registrations' samples
+    brain: str | None = None,  # another brain method than the recipe's
+    bias: str | None = None,  # another N4 setting than the recipe's
+) -> Prepared:
+    """Runs the recipe where the images are not ready; raises ReproError if nobody gets
+    through.
+    """
+    if recipe is None or recipe == "none":
+        return Prepared(cohort, "No recipe: the images are taken as they are.", None)
+    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, brain, bias)
+    if cohort.space is not None or cohort.done.get("registered"):
+        said = (
+            f"The images are ready ({in_words(cohort.done) or cohort.space}); the "
+            f"recipe {recipe.name} is not run on them."
+        )
+        return Prepared(cohort, said, None)
+    result = preprocess(cohort, recipe, jobs, scheduler, seed)
+    made = result.summary[["files_made", "files_kept"]].sum()
+    said = (
+        f"The recipe {recipe.name} ({in_words(recipe.done)}): {len(result.cohort)} of "
+        f"{len(cohort)} patients went through, {made['files_made']} files were "
+        "made, "
+        f"{made['files_kept']} were up to date."
+    )
+    problems = pd.concat([cohort.problems, result.problems], ignore_index=True)
+    return Prepared(replace(result.cohort, problems=problems), said, result)
+
+# %% ../../nbs/images/preprocess.ipynb #dfc9cf37
+def in_words(
+    done: dict,  # of Cohort.done
+) -> str:
+    "What was done to images, for a report; empty where nothing is known."
+    words = []
+    if done.get("registered"):
+        how = f", {done['kind']}" if "kind" in done else ""
+        words.append(
+            "registered to "
+            f"{SEQUENCES.get(done['registered'], done['registered'])}{how}"
+        )
+    words += ["without skull"] if done.get("stripped") else []
+    words += [f"bias field corrected ({done['bias']})"] if done.get("bias") else []
+    words += (
+        [f"{done['normalised']} over the {done.get('over', 'image')}"]
+        if done.get("normalised")
+        else []
+    )
+    return "; ".join(words)

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['QUALITY', 'KINDS', 'LEVELS', 'LIMITS', 'AFFINE_MARGIN', 'ATLAS_SCALE', 'ATLAS_TRIES', 'ATLAS_LIMITS', 'BEND_MESH',
-           'INTERPOLATION', 'read_sequence', 'shrink', 'smooth', 'dilate', 'head_mask', 'middle_slices', 'coarse_bias',
-           'without_bias', 'Registration', 'start_transforms', 'region_points', 'transform_points',
-           'registration_error', 'register', 'chain', 'resample', 'checkerboard', 'plot_registration', 'plt_subplots',
+           'INTERPOLATION', 'read_sequence', 'coarsen', 'smooth', 'grow_mask', 'head_mask', 'middle_slices',
+           'coarse_bias', 'without_bias', 'Registration', 'start_transforms', 'region_points', 'transform_points',
+           'registration_error', 'register', 'chain', 'resample', 'checkerboard', 'plot_registration',
            'write_transform', 'read_transform', 'template_tissues', 'template', 'register_patient', 'register_cohort']
 
 # %% ../../nbs/images/registration.ipynb #99b77ceb
@@ -24,39 +24,11 @@ from glioma_repro.patients.core import (
     PatientError,
     ReproError,
     atomic_path,
+    header_problem,
     read_volume,
     seed_of,
     set_style,
 )
-
-# %% ../../nbs/images/registration.ipynb #d3715c11
-def _header_problem(path):
-    """What is wrong with a NIfTI header, in words; None if nothing is, or if it is no
-    NIfTI file.
-    """
-    import nibabel
-
-    if not str(path).endswith((".nii", ".nii.gz")):
-        return None
-    try:
-        header = nibabel.load(path).header
-        affine, shape = (
-            header.get_best_affine()[:3, :3],
-            [n for n in header.get_data_shape()],
-        )
-    except Exception:  # broken in a way that read_volume reports
-        return None
-    while len(shape) > 3 and shape[-1] == 1:
-        shape.pop()
-    if len(shape) != 3:
-        return f"is {len(shape)}D ({'x'.join(map(str, shape))}); one 3D volume of one sequence is expected: choose one and save it alone"
-    lengths = np.linalg.norm(affine, axis=0)
-    if not np.isfinite(affine).all() or lengths.min() < 1e-4:
-        return "has a degenerate affine (an axis of length zero, or NaN): its voxel size is unknown; convert it again from DICOM"
-    directions = affine / lengths
-    if np.abs(directions.T @ directions - np.eye(3)).max() > 1e-3:
-        return "has a sheared affine (its axes are not at right angles, as after a gantry tilt); resample it to a rectangular grid first"
-    return None
 
 # %% ../../nbs/images/registration.ipynb #99fd4545
 def read_sequence(
@@ -68,7 +40,7 @@ def read_sequence(
     """
     path = Path(path)
     who = participant_id or path.name
-    problem = _header_problem(path) if path.exists() else None
+    problem = header_problem(path) if path.exists() else None
     if problem:
         raise PatientError(who, f"{path} {problem}")
     image = sitk.ReadImage(str(path)) if path.exists() and _is_flat_4d(path) else None
@@ -101,7 +73,7 @@ def _is_flat_4d(path):
     )
 
 # %% ../../nbs/images/registration.ipynb #8f9380c0
-def shrink(
+def coarsen(
     image: sitk.Image,  # 3D
     spacing: float,  # mm wanted
 ) -> sitk.Image:  # float32
@@ -133,7 +105,7 @@ def smooth(
     return image
 
 
-def dilate(
+def grow_mask(
     mask: sitk.Image,  # 3D, 0 and 1
     distance: float,  # mm; negative erodes
 ) -> sitk.Image:
@@ -153,7 +125,7 @@ def head_mask(
     """The head (of a skull-stripped image: the brain); raises PatientError where there
     is none.
     """
-    small = shrink(image, 3)
+    small = coarsen(image, 3)
     array = sitk.GetArrayViewFromImage(small)
     if np.ptp(array) == 0:
         raise PatientError(
@@ -238,7 +210,7 @@ def coarse_bias(
     """The slow part of an image's brightness (Tustison 2010), roughly: for registration
     only.
     """
-    small = shrink(image, spacing)
+    small = coarsen(image, spacing)
     values = sitk.GetArrayViewFromImage(small)
     inside = (
         sitk.GetArrayFromImage(
@@ -461,7 +433,7 @@ class _Pair:
 
     def grow(self, margin):
         "Takes the fixed region, grown by `margin` mm."
-        self.region, self.made = dilate(shrink(self.masks[0], 2) > 0.5, margin), {}
+        self.region, self.made = grow_mask(coarsen(self.masks[0], 2) > 0.5, margin), {}
 
     def at(self, spacing):
         "(fixed, moving, mask) with voxels of about `spacing` mm."
@@ -488,7 +460,7 @@ class _Pair:
         """An image in blocks, flat; at full size a Gaussian of 1 mm keeps noise out of
         the histogram.
         """
-        small = without_bias(shrink(image, spacing), field)
+        small = without_bias(coarsen(image, spacing), field)
         return smooth(small) if spacing <= 1 else small
 
     def worth(self, levels):
@@ -933,13 +905,15 @@ def plot_registration(
     title: str = "",  # who
 ):  # matplotlib figure
     "Before and after: checkerboards and the moving image's edges on the fixed image."
+    import matplotlib.pyplot as plt
+
     set_style()
     point = _mass_centre(head_mask(fixed))
     planes = {"fixed": middle_slices(fixed, point)} | {
         name: middle_slices(resample(moving, fixed, one), point)
         for name, one in [("before", sitk.Transform()), ("after", transform)]
     }
-    figure, axes = plt_subplots(2, 6, (9.5, 3.6))
+    figure, axes = plt.subplots(2, 6, figsize=(9.5, 3.6))
     for row, view in zip(axes, ("axial", "sagittal")):
         for column, name in enumerate(("before", "after")):
             still, moved = planes["fixed"][view], planes[name][view]
@@ -953,19 +927,10 @@ def plot_registration(
                     axis.contour(
                         _edges(moved), levels=[0.5], colors=[COLOURS[1]], linewidths=0.6
                     )
+                axis.axis("off")
                 axis.set_title(f"{what}, {name}" if view == "axial" else "", fontsize=9)
     figure.suptitle(title)
     return figure
-
-
-def plt_subplots(rows, columns, size):
-    "Axes without ticks or frames, for pictures."
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
-    for axis in axes.ravel():
-        axis.axis("off")
-    return figure, axes
 
 # %% ../../nbs/images/registration.ipynb #0137ac7e
 def write_transform(
@@ -1037,7 +1002,7 @@ def template(
     t1w, grey, white = (_nilearn(one) for one in ("t1", "gm", "wm"))
     tissue = (grey + white) > 0.5
     # closes the sulci and ventricles, keeps 2 mm around
-    mask = sitk.BinaryFillhole(dilate(dilate(tissue, 4), -2))
+    mask = sitk.BinaryFillhole(grow_mask(grow_mask(tissue, 4), -2))
     mask = sitk.Cast(mask, sitk.sitkUInt8)
     if spacing != 1.0:
         size = [int(np.ceil(n / spacing)) for n in t1w.GetSize()]

@@ -356,10 +356,10 @@ def appearance(
 APPEARANCE_UNITS = {"margin": "standard deviations"}  # the others are pure numbers
 
 # %% ../../nbs/networks/explanation.ipynb #d55762c3
-def _one_appearance(participant_id, cohort, sequences, method):
+def _one_appearance(participant_id, cohort, sequences):
     "For map_patients."
     volumes, tumour, _, brain = patient_volumes(
-        participant_id, cohort, sequences, method, with_brain=True
+        participant_id, cohort, sequences, with_brain=True
     )
     if (brain & ~tumour).sum() < 50:
         raise PatientError(
@@ -369,16 +369,15 @@ def _one_appearance(participant_id, cohort, sequences, method):
 
 
 def measure_appearance(
-    cohort: Cohort,  # with masks
+    cohort: Cohort,  # with masks, in the space to look at
     sequences: tuple[str, ...] | None = None,  # the cohort's common ones if None
-    method: str | None = None,  # derivatives/<method> of the images; as scanned if None
     jobs: int | None = None,  # processes; all cores if None
     study: str = "explanation",  # in the Measurements
 ) -> tuple[
     Measurements, pd.DataFrame
 ]:  # the numbers; who could not be measured, and why
     "Every patient's tumour in numbers."
-    sequences = tuple(sequences or common_sequences(cohort, method))
+    sequences = tuple(sequences or common_sequences(cohort))
     found, problems = map_patients(
         _one_appearance,
         cohort.ids,
@@ -386,7 +385,6 @@ def measure_appearance(
         "appearance",
         cohort=cohort,
         sequences=sequences,
-        method=method,
     )
     if not found:
         raise ReproError(
@@ -519,12 +517,11 @@ def plot_appearance(
 def seconds_to_answer(
     network,  # trained or not: the time is the same
     classes: dict,  # target: classes
-    cohort: Cohort,  # images and masks
+    cohort: Cohort,  # images and masks, in the space to look at
     participants: list[str],  # whom
     slicing,  # a slices.Slicing
     sequences: tuple[str, ...],  # the network's channels
     training,  # a training.Training: device, precision, threads
-    method: str | None = None,  # derivatives/<method> of the images
     repeats: int = 30,  # of the forward pass
 ) -> pd.DataFrame:  # participant_id, slices, seconds for reading and cutting, for scoring; for one slice
     "How long each step takes, a patient at a time."
@@ -537,7 +534,7 @@ def seconds_to_answer(
     for one in participants:
         start = time.perf_counter()
         samples, _ = slice_cohort(
-            cohort.subset([one]), slicing, sequences, targets=(), method=method, jobs=1
+            cohort.subset([one]), slicing, sequences, targets=(), jobs=1
         )
         cut = time.perf_counter()
         predict_scores(network, samples, classes, training)

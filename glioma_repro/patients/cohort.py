@@ -809,6 +809,7 @@ MANIFEST = {
     "targets": [str],
     "voxel_size_known?": bool,
     "mask_method?": str,
+    "done?": {"registered?": str, "stripped?": bool, "drawn_on?": str},
     "files?": [FILE_RULE],
     "tables?": [TABLE_RULE],
     "inclusion?": {"*": str},
@@ -834,6 +835,9 @@ class Manifest:
     doi: str = ""  # of the data
     voxel_size_known: bool = True  # whether the source says how large a voxel is
     mask_method: str = ""  # derivatives/<mask_method> after curating; none if empty
+    # what was done to the images, and which sequence the masks were drawn on, see
+    # Cohort.done
+    done: dict = None
     files: tuple = ()  # path, url, bytes, sha256
     tables: tuple = ()  # label tables: file, key, columns
     inclusion: dict = None  # rule: query

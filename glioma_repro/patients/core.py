@@ -6,10 +6,11 @@
 __all__ = ['SEQUENCES', 'TARGETS', 'TARGET_NAMES', 'LOG', 'PARTICIPANTS', 'PREDICTIONS', 'MEASUREMENTS', 'COLOURS',
            'PatientError', 'LeakError', 'DiskError', 'atomic_path', 'write_text', 'mark_folder', 'unsealed',
            'write_json', 'sha256_of', 'fingerprint', 'participant_label', 'inside', 'seed_of', 'generator', 'log_to',
-           'cores', 'map_patients', 'process_pool', 'read_volume', 'write_volume', 'check_same_grid', 'Column',
-           'validate_participants', 'Cohort', 'identity', 'read_ids', 'from_bids', 'read_cohort', 'read_participants',
-           'Samples', 'read_samples', 'Predictions', 'predictions_of', 'concat', 'read_predictions', 'Measurements',
-           'read_measurements', 'measurements_of', 'set_style', 'show_images', 'project_root', 'real_data', 'carried']
+           'cores', 'map_patients', 'process_pool', 'header_problem', 'read_volume', 'write_volume', 'geometry',
+           'check_same_grid', 'Column', 'validate_participants', 'Cohort', 'identity', 'read_ids', 'from_bids',
+           'read_cohort', 'read_participants', 'Samples', 'read_samples', 'Predictions', 'predictions_of', 'concat',
+           'read_predictions', 'Measurements', 'read_measurements', 'measurements_of', 'set_style', 'show_images',
+           'project_root', 'real_data', 'carried']
 
 # %% ../../nbs/patients/core.ipynb #70daa1c0
 import errno
@@ -554,6 +555,44 @@ def _on_cluster(calls, scheduler):
                 )
             future.release()  # its result need not stay on the cluster
 
+# %% ../../nbs/patients/core.ipynb #5a70c3b1
+def header_problem(
+    path: str | Path,  # a NIfTI file; another format has no such header
+) -> str | None:  # in words; None if nothing is wrong
+    "What is wrong with a NIfTI header: a fourth axis, an axis of length zero, a shear."
+    import nibabel
+
+    if not str(path).endswith((".nii", ".nii.gz")):
+        return None
+    try:
+        header = nibabel.load(path).header
+        affine, shape = header.get_best_affine()[:3, :3], list(header.get_data_shape())
+        # `load` turns sizes of 0 into 1
+        with nibabel.openers.Opener(str(path)) as stream:
+            sizes = type(header).from_fileobj(stream, check=False)["pixdim"][1:4]
+    except Exception:  # broken in a way that read_volume reports
+        return None
+    while len(shape) > 3 and shape[-1] == 1:
+        shape.pop()
+    if len(shape) != 3:
+        return (
+            f"is {len(shape)}D ({'x'.join(map(str, shape))}); one 3D volume of one "
+            "sequence is expected: choose one and save it alone"
+        )
+    lengths = np.linalg.norm(affine, axis=0)
+    if not np.isfinite(affine).all() or min(lengths.min(), sizes.min()) < 1e-4:
+        return (
+            "has a degenerate affine (an axis of length zero, or NaN): its voxel "
+            "size is unknown; convert it again from DICOM"
+        )
+    directions = affine / lengths
+    if np.abs(directions.T @ directions - np.eye(3)).max() > 1e-3:
+        return (
+            "has a sheared affine (its axes are not at right angles, as after a "
+            "gantry tilt); resample it to a rectangular grid first"
+        )
+    return None
+
 # %% ../../nbs/patients/core.ipynb #aa8f8ae1
 def read_volume(
     path: str | Path,  # a NIfTI or MetaImage file
@@ -570,10 +609,11 @@ def read_volume(
         image = sitk.ReadImage(str(path))
         finite = _is_finite(image, path)
     except Exception:  # each format's reader has errors of its own
-        raise PatientError(
-            who,
-            f"{path} cannot be read: truncated, or no image; fetch or curate it again",
-        ) from None
+        problem = (
+            header_problem(path)
+            or "cannot be read: truncated, or no image; fetch or curate it again"
+        )
+        raise PatientError(who, f"{path} {problem}") from None
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
         raise PatientError(
             who,
@@ -581,6 +621,9 @@ def read_volume(
             f"{image.GetNumberOfComponentsPerPixel()} values a voxel; "
             "one 3D volume of one sequence is expected",
         )
+    problem = header_problem(path)
+    if problem:
+        raise PatientError(who, f"{path} {problem}")
     if not finite:
         raise PatientError(who, f"{path} holds NaN or infinite voxels")
     return image
@@ -609,30 +652,43 @@ def write_volume(
     return Path(path)
 
 # %% ../../nbs/patients/core.ipynb #b2d9123a
+def geometry(
+    image: sitk.Image,  # 3D
+) -> str:
+    "An image's grid in words: size (voxels), voxel size (mm), origin (mm), direction."
+    size = " x ".join(str(count) for count in image.GetSize())
+    numbers = [
+        " ".join(f"{value:.4g}" for value in values)
+        for values in (image.GetSpacing(), image.GetOrigin(), image.GetDirection())
+    ]
+    return (
+        f"{size} voxels of {numbers[0]} mm, origin {numbers[1]}, direction {numbers[2]}"
+    )
+
+
 def check_same_grid(
     image: sitk.Image,  # the image
     mask: sitk.Image,  # its mask
     participant_id: str,  # whom the error shall name
     what: str = "mask",  # what the second one is
+    of: str = "image",  # what the first one is
 ):
-    """Raises PatientError unless both have the same size (voxels), voxel size (mm),
-    origin (mm) and direction.
-    """
-    if image.GetSize() != mask.GetSize():
-        raise PatientError(
-            participant_id,
-            f"the {what} has {mask.GetSize()} voxels, the image {image.GetSize()}; "
-            "resample one onto the other",
-        )
+    "Raises PatientError with both geometries unless the two lie on one grid."
+    differ = [] if image.GetSize() == mask.GetSize() else ["size"]
     for name in ("Spacing", "Origin", "Direction"):
         first, second = (
             np.array(getattr(one, f"Get{name}")()) for one in (image, mask)
         )
-        if not np.allclose(first, second, atol=1e-3):
-            raise PatientError(
-                participant_id,
-                f"{what} and image differ in {name.lower()}: {second} against {first}",
-            )
+        if not np.allclose(first, second, rtol=0, atol=1e-3):
+            differ.append({"Spacing": "voxel size"}.get(name, name.lower()))
+    if differ:
+        raise PatientError(
+            participant_id,
+            (
+                f"{what} and {of} are not on one grid (other {', '.join(differ)}): "
+                f"the {what} has {geometry(mask)}; the {of} has {geometry(image)}"
+            ),
+        )
 
 # %% ../../nbs/patients/core.ipynb #25b77023
 @dataclass(frozen=True)
@@ -838,14 +894,21 @@ class Cohort:
     title: str = ""  # one line for a report
     phantom: bool = False  # made by a computer: no real patients
     voxel_size_known: bool = True  # whether the headers' mm mean anything
-    mask_method: str | None = None  # derivatives/<mask_method> holds the tumour masks
+    # derivatives/<mask_method> holds the masks drawn on the images as scanned
+    mask_method: str | None = None
     # who could not be used, and why
     problems: pd.DataFrame = field(
         default_factory=lambda: pd.DataFrame(columns=["participant_id", "problem"])
     )
     # inclusion: (rule, patients before, participant_ids that fell out)
     flow: list = field(default_factory=list)
-    provenance: dict = field(default_factory=dict)  # source, licence, citation, hashes
+    # source, licence, citation, hashes; `done`: what was done to the images as they
+    # came
+    provenance: dict = field(default_factory=dict)
+    # derivatives/<space> holds images and masks; as scanned if None
+    space: str | None = None
+    # derivatives/<drawn> holds masks made in `space` itself; those of `space` if None
+    drawn: str | None = None
 
     def __post_init__(self):
         self.folder = None if self.folder is None else Path(self.folder)
@@ -867,12 +930,13 @@ def path(
     self: Cohort,
     participant_id: str,  # sub-X
     suffix: str,  # BIDS entities and suffix: T1w, ce-gadolinium_T1w, label-tumor_mask
-    method: str | None = None,  # derivatives/<method>; the images as scanned if None
+    method: str | None = None,  # derivatives/<method>, another than the cohort's space
     ending: str = ".nii.gz",  # the file's ending
 ) -> Path:  # it need not exist
     "Where a patient's file stands (or would stand) in the BIDS folder."
     if self.folder is None:
         raise ReproError(f"cohort {self.name} is a table without images")
+    method = method or self.space
     root = self.folder if method is None else inside(self.folder, "derivatives", method)
     return inside(root, participant_id, "anat", f"{participant_id}_{suffix}{ending}")
 
@@ -881,10 +945,9 @@ def path(
 def sequences(
     self: Cohort,
     participant_id: str,  # sub-X
-    method: str | None = None,  # derivatives/<method>; the images as scanned if None
 ) -> list[str]:  # in the order of SEQUENCES
-    "Which sequences of a patient are on disk."
-    return [one for one in SEQUENCES if self.path(participant_id, one, method).exists()]
+    "Which sequences of a patient are on disk, in the cohort's space."
+    return [one for one in SEQUENCES if self.path(participant_id, one).exists()]
 
 
 @patch
@@ -892,12 +955,62 @@ def image(
     self: Cohort,
     participant_id: str,  # sub-X
     suffix: str,  # T1w, ce-gadolinium_T1w, T2w or FLAIR
-    method: str | None = None,  # derivatives/<method>; the images as scanned if None
+    method: str | None = None,  # derivatives/<method>, another than the cohort's space
 ) -> sitk.Image:  # 3D
     "Reads one image; raises PatientError if it is missing or broken."
     return read_volume(self.path(participant_id, suffix, method), participant_id)
 
+# %% ../../nbs/patients/core.ipynb #6e1b40d7
+@patch
+def using(
+    self: Cohort,
+    # derivatives/<space>, a recipe's name; the images as scanned if None
+    space: str | None,
+) -> Cohort:  # the same patients
+    "The cohort in another space; raises ReproError if nothing was made for it."
+    if space is not None:
+        if self.folder is None:
+            raise ReproError(f"cohort {self.name} is a table without images")
+        if not inside(self.folder, "derivatives", space).is_dir():
+            made = sorted(
+                one.name for one in self.folder.glob("derivatives/*") if one.is_dir()
+            )
+            raise ReproError(
+                f"cohort {self.name} has no derivatives/{space}: run the recipe first "
+                f"(glioma-repro run preprocess --cohort {self.name} -p recipe "
+                f"{space}); "
+                f"there {'are' if made else 'is'} {', '.join(made) or 'nothing yet'}"
+            )
+    return replace(self, space=space, drawn=None)
+
+# %% ../../nbs/patients/core.ipynb #6e1b40d8
+@patch(as_prop=True)
+# registered, stripped, normalised, …; empty where nothing is known
+def done(self: Cohort) -> dict:
+    """What was done to the images of this space; raises ReproError for a broken
+    description.
+    """
+    if self.space is None:
+        return dict(self.provenance.get("done") or {})
+    path = self.folder / "derivatives" / self.space / "dataset_description.json"
+    if not path.exists():
+        return {}
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+        return dict(known.get("GliomaRepro", {}).get("done", {}))
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise ReproError(
+            f"{path} is no description of a data set ({error}); run the "
+            f"recipe {self.space} again"
+        ) from None
+
 # %% ../../nbs/patients/core.ipynb #abfd0a18
+@patch(as_prop=True)
+def mask_source(self: Cohort) -> str | None:
+    "The derivative that holds the tumour masks of this space; None if there is none."
+    return self.mask_method if self.space is None else self.drawn or self.space
+
+
 @patch
 def mask(
     self: Cohort,
@@ -907,22 +1020,50 @@ def mask(
     """Reads the tumour mask; raises PatientError if it is missing, empty or on another
     grid than `like`.
     """
-    if self.mask_method is None:
+    if self.mask_source is None:
         raise ReproError(f"cohort {self.name} has no tumour masks")
-    mask = (
-        read_volume(
-            self.path(participant_id, "label-tumor_mask", self.mask_method),
-            participant_id,
-        )
-        > 0
-    )
+    path = self.path(participant_id, "label-tumor_mask", self.mask_source)
+    mask = read_volume(path, participant_id) > 0
     if not sitk.GetArrayViewFromImage(mask).any():
         raise PatientError(participant_id, "the tumour mask is empty")
     if like is not None:
         check_same_grid(like, mask, participant_id)
     return mask
 
+# %% ../../nbs/patients/core.ipynb #6e1b40d9
+@patch
+def brain_path(
+    self: Cohort,
+    participant_id: str,  # sub-X
+) -> Path | None:  # None where there is none
+    "Where the brain mask of this space stands."
+    places = [self.space, self.drawn] if self.space else [self.mask_method, "brain"]
+    paths = [
+        self.path(participant_id, "label-brain_mask", one) for one in places if one
+    ]
+    return next((one for one in paths if one.exists()), None)
 
+
+@patch
+def brain(
+    self: Cohort,
+    participant_id: str,  # sub-X
+    like: sitk.Image | None = None,  # an image whose grid the mask must share
+) -> sitk.Image | None:  # 3D, uint8: 1 in the brain; None where none is known
+    """Reads the brain mask; raises PatientError if it is empty or on another grid than
+    `like`.
+    """
+    path = self.brain_path(participant_id)
+    if path is None:
+        return None
+    mask = read_volume(path, participant_id) > 0
+    if not sitk.GetArrayViewFromImage(mask).any():
+        raise PatientError(participant_id, f"the brain mask {path.name} is empty")
+    if like is not None:
+        check_same_grid(like, mask, participant_id, "brain mask")
+    return mask
+
+# %% ../../nbs/patients/core.ipynb #6e1b40da
 @patch
 def labels(
     self: Cohort,

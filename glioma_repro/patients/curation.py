@@ -1537,6 +1537,7 @@ def _provenance(manifest, used, records):
         source=manifest.source["url"],
         layout=manifest.layout,
         recipe=RECIPE,
+        done=manifest.done or {},
         tables=used,
         labels="where tables differ, the one that stands first here is used; see derivatives/curation/label_disagreements.tsv",
         patients=len(records),

@@ -1713,6 +1713,8 @@ def _finish(folder, labels, done, problems, settings):
             citation="Fonov 2011 (template); Collins 1998 (tissue values)",
             settings=asdict(settings),
             code=generator_version(),
+            done={"drawn_on": "ce-gadolinium_T1w"}
+            | ({} if settings.misaligned else {"registered": "ce-gadolinium_T1w"}),
         ),
     )
     cohort.write()
