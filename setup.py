@@ -25,6 +25,7 @@ STATUSES = [
 # The wheel carries the notebooks and the manifests, so that `glioma-repro run` works without a clone.
 CARRIED = {
     "glioma_repro.notebooks": "nbs",
+    "glioma_repro.notebooks.methods": "nbs/methods",
     "glioma_repro.notebooks.studies": "nbs/studies",
     "glioma_repro.data_manifests": "data_manifests",
     "glioma_repro.data_manifests.published": "data_manifests/published",
@@ -51,7 +52,7 @@ setup(
         f"Natural Language :: {cfg['language']}",
         *(f"Programming Language :: Python :: {version}" for version in PYTHONS),
     ],
-    packages=["glioma_repro", *CARRIED],
+    packages=["glioma_repro", "glioma_repro.methods", *CARRIED],
     package_dir=CARRIED,
     package_data={"": ["*.ipynb", "*.yaml", "*.csv", "*.yml", "*.css"]},
     include_package_data=False,

@@ -896,6 +896,8 @@ class Samples:
     targets: pd.DataFrame
     names: tuple[str, ...]  # what the channels or features are called
     masks: np.ndarray | None = None  # (N, H, W) or (N, D, H, W): segmentation targets
+    # further arrays by name, N rows each, such as features beside pictures
+    more: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self):
         self.table, self.targets = (
@@ -911,6 +913,12 @@ class Samples:
                 f"{number} inputs, {len(self.table)} table rows and "
                 f"{len(self.targets)} targets: they must be as many"
             )
+        for name, array in self.more.items():
+            if name in ("inputs", "masks") or len(array) != number:
+                raise SchemaError(
+                    f"the array {name!r} needs a name of its own and {number} rows; "
+                    f"it has {len(array)}"
+                )
         if "participant_id" not in self.table:
             raise SchemaError("the samples' table has no column participant_id")
         if len(self.names) != self.inputs.shape[1]:
@@ -918,6 +926,14 @@ class Samples:
                 f"{len(self.names)} names for {self.inputs.shape[1]} channels or "
                 "features"
             )
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Every array by its name: inputs, masks where there are some, and the further
+        ones.
+        """
+        masks = {} if self.masks is None else {"masks": self.masks}
+        return {"inputs": self.inputs, **masks, **self.more}
 
     def __len__(self):
         return len(self.inputs)
@@ -940,6 +956,7 @@ def take(
         self.targets.iloc[rows],
         self.names,
         None if self.masks is None else self.masks[rows],
+        {name: array[rows] for name, array in self.more.items()},
     )
 
 
@@ -983,12 +1000,18 @@ def write(
     "Writes inputs (.npy, can be memory-mapped), table and names; whole or not at all."
     with atomic_path(folder) as temporary:
         temporary.mkdir()
-        np.save(temporary / "inputs.npy", np.asarray(self.inputs), allow_pickle=False)
-        if self.masks is not None:
-            np.save(temporary / "masks.npy", np.asarray(self.masks), allow_pickle=False)
+        for name, array in self.arrays.items():
+            np.save(temporary / f"{name}.npy", np.asarray(array), allow_pickle=False)
         self.table.to_csv(temporary / "table.csv", index=False)
         self.targets.to_csv(temporary / "targets.csv", index=False)
-        write_json(temporary / "samples.json", {"names": self.names})
+        write_json(
+            temporary / "samples.json",
+            {
+                "names": self.names,
+                "more": list(self.more),
+                "targets": list(self.targets),
+            },
+        )
     return Path(folder)
 
 
@@ -998,13 +1021,27 @@ def read_samples(
 ) -> Samples:
     "Reads samples; nothing is unpickled."
     folder, mode = Path(folder), "r" if memory_map else None
-    masks = folder / "masks.npy"
+    masks, about = (
+        folder / "masks.npy",
+        json.loads((folder / "samples.json").read_text(encoding="utf-8")),
+    )
+    table, words = pd.read_csv(folder / "table.csv"), folder / "targets.csv"
+    empty = about.get("targets") == []  # pandas reads no table without columns
+    targets = (
+        pd.DataFrame(index=table.index) if empty else pd.read_csv(words, dtype="string")
+    )
     return Samples(
         np.load(folder / "inputs.npy", mmap_mode=mode, allow_pickle=False),
-        pd.read_csv(folder / "table.csv"),
-        pd.read_csv(folder / "targets.csv", dtype="string"),
-        json.loads((folder / "samples.json").read_text(encoding="utf-8"))["names"],
+        table,
+        targets,
+        about["names"],
         np.load(masks, mmap_mode=mode, allow_pickle=False) if masks.exists() else None,
+        {
+            name: np.load(
+                inside(folder, f"{name}.npy"), mmap_mode=mode, allow_pickle=False
+            )
+            for name in about.get("more", [])
+        },
     )
 
 # %% ../../nbs/patients/core.ipynb #38a34481

@@ -32,9 +32,27 @@ import nbformat
 import pandas as pd
 from fastcore.basics import patch
 
-from ..patients.cohort import cohorts_table, manifests, nearest_of, read_mapped, split_external, target_names
+from glioma_repro.patients.cohort import (
+    cohorts_table,
+    manifests,
+    nearest_of,
+    read_mapped,
+    split_external,
+    target_names,
+)
 from glioma_repro.patients.core import (
-    TARGETS, Cohort, ReproError, atomic_path, carried, concat, cores, fingerprint, project_root, read_cohort, sha256_of, write_json,
+    TARGETS,
+    Cohort,
+    ReproError,
+    atomic_path,
+    carried,
+    concat,
+    cores,
+    fingerprint,
+    project_root,
+    read_cohort,
+    sha256_of,
+    write_json,
     write_text,
 )
 
@@ -44,12 +62,17 @@ def notebooks() -> dict[str, Path]:
     they are.
     """
     folder = carried("notebooks")
-    steps = {re.sub(r"^\d+[a-z]?_", "", path.stem): path for path in sorted(folder.glob("[0-9]*.ipynb"))}
-    return steps | {path.stem: path for path in sorted((folder / "studies").glob("*.ipynb"))}
+    steps = {
+        re.sub(r"^\d+[a-z]?_", "", path.stem): path
+        for path in sorted(folder.glob("[0-9]*.ipynb"))
+    }
+    return steps | {
+        path.stem: path for path in sorted((folder / "studies").glob("*.ipynb"))
+    }
 
 
 def find_notebook(
-    name: str,   # baselines, radiomics, 08_radiomics, or the path of an .ipynb
+    name: str,  # baselines, radiomics, 08_radiomics, or the path of an .ipynb
 ) -> Path:
     """The notebook of a study or step, or one's own by its path; raises ReproError with
     the nearest name.
@@ -66,31 +89,44 @@ def find_notebook(
 
 # %% ../../nbs/runs/study.ipynb #1aacde5a
 def parameters_of(
-    notebook,                # nbformat notebook
+    notebook,  # nbformat notebook
     source: str = "notebook",  # what the error shall name
-) -> dict:                   # name: default
+) -> dict:  # name: default
     """The parameters and their defaults; raises ReproError unless there is one such
     cell with literal values.
     """
-    cells = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    cells = [
+        cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])
+    ]
     if len(cells) != 1:
-        raise ReproError(f"{source} has {len(cells)} cells tagged 'parameters'; one is needed")
+        raise ReproError(
+            f"{source} has {len(cells)} cells tagged 'parameters'; one is needed"
+        )
     try:
-        return {line.targets[0].id: ast.literal_eval(line.value) for line in ast.parse(cells[0].source).body}
+        return {
+            line.targets[0].id: ast.literal_eval(line.value)
+            for line in ast.parse(cells[0].source).body
+        }
     except (ValueError, AttributeError, SyntaxError):
-        raise ReproError(f"{source}: the parameters cell may hold nothing but name = literal") from None
+        raise ReproError(
+            f"{source}: the parameters cell may hold nothing but name = literal"
+        ) from None
 
 
 def parse_value(
-    text: str,       # as typed on the command line
-    default,         # the parameter's default, whose type the value shall have
+    text: str,  # as typed on the command line
+    default,  # the parameter's default, whose type the value shall have
     name: str = "",  # what the error shall name
 ):
     """A literal where it is one, else the text itself; raises ReproError where the
     default has another type.
     """
     try:
-        value = ast.literal_eval({"true": "True", "false": "False", "none": "None", "null": "None"}.get(text.lower(), text))
+        value = ast.literal_eval(
+            {"true": "True", "false": "False", "none": "None", "null": "None"}.get(
+                text.lower(), text
+            )
+        )
     except (ValueError, SyntaxError):
         value = text
     if isinstance(default, str) and not isinstance(value, str):
@@ -99,20 +135,25 @@ def parse_value(
         value = float(value)
     if default is None or value is None or type(value) is type(default):
         return value
-    raise ReproError(f"parameter {name} = {text!r}: a value like {default!r} ({type(default).__name__}) is expected")
+    raise ReproError(
+        f"parameter {name} = {text!r}: a value like {default!r} "
+        f"({type(default).__name__}) is expected"
+    )
 
 
 def check_parameters(
-    given: dict,     # name: value
-    known: dict,     # name: default
-    source: str,     # what the error shall name
+    given: dict,  # name: value
+    known: dict,  # name: default
+    source: str,  # what the error shall name
 ):
     """Raises ReproError for a parameter that the notebook does not have, with the
     nearest that it has.
     """
     for name in given:
         if name not in known:
-            raise ReproError(f"{source} has no parameter {name!r}{nearest_of(name, known)}")
+            raise ReproError(
+                f"{source} has no parameter {name!r}{nearest_of(name, known)}"
+            )
 
 # %% ../../nbs/runs/study.ipynb #d3d252da
 def _directive(cell, name):
@@ -121,13 +162,24 @@ def _directive(cell, name):
 
 
 def run_view(
-    notebook,        # nbformat notebook: the lesson
-):                   # nbformat notebook: what Papermill executes
+    notebook,  # nbformat notebook: the lesson
+):  # nbformat notebook: what Papermill executes
     """The lesson without what only a reader needs: export cells become one import,
     showing and testing cells fall away.
     """
-    module = next((found[1] for cell in notebook.cells if cell.cell_type == "code"
-                   and (found := re.search(r"^#\s*\|\s*default_exp\s+(\w+)", cell.source, re.MULTILINE))), None)
+    module = next(
+        (
+            found[1]
+            for cell in notebook.cells
+            if cell.cell_type == "code"
+            and (
+                found := re.search(
+                    r"^#\s*\|\s*default_exp\s+(\w+)", cell.source, re.MULTILINE
+                )
+            )
+        ),
+        None,
+    )
     cells, on_cohort, introduction = [], module is None, True
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
@@ -137,16 +189,37 @@ def run_view(
             keep = introduction or on_cohort
         else:
             is_parameters = "parameters" in cell.metadata.get("tags", [])
-            keep = is_parameters or (on_cohort and not _directive(cell, "export") and not _directive(cell, "default_exp"))
+            keep = is_parameters or (
+                on_cohort
+                and not _directive(cell, "export")
+                and not _directive(cell, "default_exp")
+            )
         if keep:
-            cells.append(nbformat.from_dict({**cell, "outputs": [], "execution_count": None} if cell.cell_type == "code" else cell))
+            cells.append(
+                nbformat.from_dict(
+                    {**cell, "outputs": [], "execution_count": None}
+                    if cell.cell_type == "code"
+                    else cell
+                )
+            )
     if module:
-        cells.insert(1, nbformat.v4.new_code_cell(f"from glioma_repro.{module} import *"))
-    return nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}})
+        cells.insert(
+            1, nbformat.v4.new_code_cell(f"from glioma_repro.{module} import *")
+        )
+    return nbformat.v4.new_notebook(
+        cells=cells,
+        metadata={
+            "kernelspec": {
+                "name": "python3",
+                "display_name": "python3",
+                "language": "python",
+            }
+        },
+    )
 
 # %% ../../nbs/runs/study.ipynb #2b52f108
 def open_cohort(
-    name: str,      # a folder, phantom[:options], or a manifest's name
+    name: str,  # a folder, phantom[:options], or a manifest's name
 ) -> Cohort:
     "Opens a cohort wherever it is; raises ReproError that says how to get it."
     if str(name).split(":")[0] == "phantom":
@@ -158,7 +231,12 @@ def open_cohort(
         return read_mapped(folder, folder / "mapping.yaml")
     if folder.is_dir():
         return read_cohort(folder)
-    from glioma_repro.statistics.claims import open_scores, score_descriptions, scores_for
+    from glioma_repro.statistics.claims import (
+        open_scores,
+        score_descriptions,
+        scores_for,
+    )
+
     # patients who are known by their published scores alone
     if str(name) in score_descriptions():
         return open_scores(str(name))[1]
@@ -170,23 +248,37 @@ def open_cohort(
         return read_cohort(curated)
     known = manifests()
     if str(name) in known:
-        raise ReproError(f"cohort {name} is not on disk: `glioma-repro fetch {name}`, then `glioma-repro curate {name} --source FOLDER "
-                         f"--out {curated.parent}`, or give the curated folder itself")
-    raise ReproError(f"there is no cohort or folder {str(name)!r}{nearest_of(name, known)}")
+        raise ReproError(
+            f"cohort {name} is not on disk: `glioma-repro fetch {name}`, then "
+            f"`glioma-repro curate {name} --source FOLDER "
+            f"--out {curated.parent}`, or give the curated folder itself"
+        )
+    raise ReproError(
+        f"there is no cohort or folder {str(name)!r}{nearest_of(name, known)}"
+    )
 
 # %% ../../nbs/runs/study.ipynb #27738848
 def data_hashes(
-    cohort: Cohort,              # with a folder
-) -> dict[str, str]:             # file below the folder: SHA-256
+    cohort: Cohort,  # with a folder
+) -> dict[str, str]:  # file below the folder: SHA-256
     """The hashes of the table, the images as scanned and the tumour masks; remembered
     beside them by size and time of change.
     """
     if cohort.folder is None:
         return {"participants": fingerprint(cohort.participants.to_csv(index=False))}
-    roots = [cohort.folder / "derivatives" / cohort.mask_method] if cohort.mask_method else []
+    roots = (
+        [cohort.folder / "derivatives" / cohort.mask_method]
+        if cohort.mask_method
+        else []
+    )
     files = [cohort.folder / "participants.tsv"]
     for one in cohort.ids:
-        files += sorted(path for root in [cohort.folder, *roots] for path in (root / one).rglob("*") if path.is_file())
+        files += sorted(
+            path
+            for root in [cohort.folder, *roots]
+            for path in (root / one).rglob("*")
+            if path.is_file()
+        )
     store = cohort.folder / ".hashes.json"
     try:
         remembered = json.loads(store.read_text(encoding="utf-8"))
@@ -196,7 +288,11 @@ def data_hashes(
     for path in files:
         name, state = path.relative_to(cohort.folder).as_posix(), path.stat()
         key = [state.st_size, state.st_mtime_ns]
-        found[name] = remembered[name] if remembered.get(name, [None])[0] == key else [key, sha256_of(path)]
+        found[name] = (
+            remembered[name]
+            if remembered.get(name, [None])[0] == key
+            else [key, sha256_of(path)]
+        )
     if found != remembered:
         try:
             write_json(store, remembered | found)
@@ -205,8 +301,20 @@ def data_hashes(
     return {name: digest for name, (_, digest) in found.items()}
 
 # %% ../../nbs/runs/study.ipynb #53ad1340
-PACKAGES = ("numpy", "pandas", "scipy", "scikit-learn", "statsmodels", "lifelines", "SimpleITK", "pyradiomics", "torch", "keras",
-            "nilearn", "papermill")
+PACKAGES = (
+    "numpy",
+    "pandas",
+    "scipy",
+    "scikit-learn",
+    "statsmodels",
+    "lifelines",
+    "SimpleITK",
+    "pyradiomics",
+    "torch",
+    "keras",
+    "nilearn",
+    "papermill",
+)
 
 
 def _version(package):
@@ -218,8 +326,14 @@ def _version(package):
 
 def code_hash() -> str:
     "A fingerprint of the library's own source."
-    folder = Path(__file__).resolve().parent if "__file__" in globals() else project_root() / "glioma_repro"
-    return fingerprint({path.name: sha256_of(path) for path in sorted(folder.glob("*.py"))})
+    folder = (
+        Path(__file__).resolve().parent
+        if "__file__" in globals()
+        else project_root() / "glioma_repro"
+    )
+    return fingerprint(
+        {path.name: sha256_of(path) for path in sorted(folder.glob("*.py"))}
+    )
 
 
 def commit() -> str:
@@ -229,8 +343,15 @@ def commit() -> str:
     root = project_root()
     if root is None or not (root / ".git").exists():
         return f"version {_version('glioma-repro')}"
-    ask = lambda *words: subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True).stdout.strip()
-    return ask("rev-parse", "--short=12", "HEAD") + ("+changes" if ask("status", "--porcelain", "--untracked-files=no") else "")
+
+    def ask(*words):
+        return subprocess.run(
+            ["git", "-C", str(root), *words], capture_output=True, text=True
+        ).stdout.strip()
+
+    return ask("rev-parse", "--short=12", "HEAD") + (
+        "+changes" if ask("status", "--porcelain", "--untracked-files=no") else ""
+    )
 
 
 def device_name(device: str = "cpu") -> str:
@@ -239,7 +360,14 @@ def device_name(device: str = "cpu") -> str:
         import torch
 
         return torch.cuda.get_device_name(device)
-    model = next((line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), platform.machine())
+    model = next(
+        (
+            line.split(":")[1].strip()
+            for line in _lines("/proc/cpuinfo")
+            if line.startswith("model name")
+        ),
+        platform.machine(),
+    )
     return f"{cores()} cores of {model}"
 
 
@@ -253,13 +381,16 @@ def _lines(path):
 class Study:
     "A running study: its cohort, and everything it has shown so far."
 
-    def __init__(self,
-        name: str,         # baselines, chang2018, …
+    def __init__(
+        self,
+        name: str,  # baselines, chang2018, …
         parameters: dict,  # all of the notebook's parameters
     ):
         self.name, self.parameters = name, dict(parameters)
         out = self.parameters.get("out")
-        self._temporary = None if out else tempfile.TemporaryDirectory(prefix="glioma-repro-")
+        self._temporary = (
+            None if out else tempfile.TemporaryDirectory(prefix="glioma-repro-")
+        )
         self.folder = Path(out or self._temporary.name)
         self.checkpoints = self.folder / "checkpoints"
         self.checkpoints.mkdir(parents=True, exist_ok=True)
@@ -269,7 +400,7 @@ class Study:
 
 # %% ../../nbs/runs/study.ipynb #f1229eac
 def open_study(
-    name: str,          # baselines, chang2018, …
+    name: str,  # baselines, chang2018, …
     # all of the notebook's parameters: cohort, external, targets, seed, device, out, …
     parameters: dict,
 ) -> Study:
@@ -277,11 +408,19 @@ def open_study(
     this is.
     """
     study = Study(name, parameters)
-    whole = parameters["cohort"] if isinstance(parameters["cohort"], Cohort) else open_cohort(parameters["cohort"])
+    whole = (
+        parameters["cohort"]
+        if isinstance(parameters["cohort"], Cohort)
+        else open_cohort(parameters["cohort"])
+    )
     study.data, study.phantom = data_hashes(whole), whole.phantom
     external = parameters.get("external")
     if external:
-        known = external if isinstance(external, Cohort) or not _is_cohort(external) else open_cohort(external)
+        known = (
+            external
+            if isinstance(external, Cohort) or not _is_cohort(external)
+            else open_cohort(external)
+        )
         study.cohort, study.external = split_external(whole, known)
     else:
         study.cohort, study.external = whole, None
@@ -293,12 +432,20 @@ def open_study(
 
 def _is_cohort(text):
     "Whether `external` names a cohort rather than a query on participants."
-    return str(text).split(":")[0] == "phantom" or Path(text).expanduser().is_dir() or str(text) in manifests()
+    return (
+        str(text).split(":")[0] == "phantom"
+        or Path(text).expanduser().is_dir()
+        or str(text) in manifests()
+    )
 
 
 def _banner(cohort):
-    return ("These patients are a phantom: made by a computer, nobody's data. The numbers test the method, not medicine."
-            if cohort.phantom else "Research on real patients. Not for clinical use.")
+    return (
+        "These patients are a phantom: made by a computer, nobody's data. The "
+        "numbers test the method, not medicine."
+        if cohort.phantom
+        else "Research on real patients. Not for clinical use."
+    )
 
 
 def _targets(cohort, wanted):
@@ -319,22 +466,49 @@ def _show(self: Study, text: str):
 
 
 @patch
-def table(self: Study,
-    key: str,               # its name in results.json
-    frame: pd.DataFrame,    # what to show; an index with a name is shown too
-    caption: str = "",      # what it says, in a sentence
-    show: bool = True,      # False: only on record
+def table(
+    self: Study,
+    key: str,  # its name in results.json
+    frame: pd.DataFrame,  # what to show; an index with a name is shown too
+    caption: str = "",  # what it says, in a sentence
+    show: bool = True,  # False: only on record
 ):
     "Shows a table in the report and puts every number of it on record, unrounded."
-    frame = frame.reset_index() if frame.index.name or isinstance(frame.index, pd.MultiIndex) else frame
-    frame.columns = [" ".join(map(str, one)) if isinstance(one, tuple) else str(one) for one in frame.columns]
+    frame = (
+        frame.reset_index()
+        if frame.index.name or isinstance(frame.index, pd.MultiIndex)
+        else frame
+    )
+    frame.columns = [
+        " ".join(map(str, one)) if isinstance(one, tuple) else str(one)
+        for one in frame.columns
+    ]
     self._take_key(key, self.tables)
-    rows = [[None if not isinstance(value, (list, tuple, dict)) and pd.isna(value) else value for value in row] for row in frame.astype(object).itertuples(index=False)]
-    self.tables[key] = {"caption": caption, "columns": list(frame.columns), "rows": rows}
+    rows = [
+        [
+            None
+            if not isinstance(value, (list, tuple, dict)) and pd.isna(value)
+            else value
+            for value in row
+        ]
+        for row in frame.astype(object).itertuples(index=False)
+    ]
+    self.tables[key] = {
+        "caption": caption,
+        "columns": list(frame.columns),
+        "rows": rows,
+    }
     if show:
         self.shown += 1
-        body = frame.astype(object).map(_in_words).to_html(index=False, escape=True, border=0)
-        self._show(f"<figure class='table'><figcaption><b>Table {self.shown}.</b> {html.escape(caption)}</figcaption>{body}</figure>")
+        body = (
+            frame.astype(object)
+            .map(_in_words)
+            .to_html(index=False, escape=True, border=0)
+        )
+        self._show(
+            f"<figure class='table'><figcaption><b>Table {self.shown}.</b> "
+            f"{html.escape(caption)}</figcaption>{body}</figure>"
+        )
 
 
 def _in_words(value):
@@ -356,16 +530,19 @@ def _take_key(self: Study, key, taken):
     results.json has one place for each.
     """
     if not re.fullmatch(r"[A-Za-z0-9_.-]+", key):
-        raise ReproError(f"the key {key!r} may hold letters, digits, '_', '-' and '.' only")
+        raise ReproError(
+            f"the key {key!r} may hold letters, digits, '_', '-' and '.' only"
+        )
     if key in taken:
         raise ReproError(f"the key {key!r} is used twice in study {self.name}")
 
 # %% ../../nbs/runs/study.ipynb #f0611be0
 @patch
-def figure(self: Study,
-    key: str,            # its file is figures/<key>.png
-    figure,              # matplotlib figure
-    caption: str = "",   # what it says, in a sentence; also its alternative text
+def figure(
+    self: Study,
+    key: str,  # its file is figures/<key>.png
+    figure,  # matplotlib figure
+    caption: str = "",  # what it says, in a sentence; also its alternative text
 ):
     "Shows a figure in the report and saves it."
     import matplotlib.pyplot as plt
@@ -379,15 +556,19 @@ def figure(self: Study,
     self.figures[key] = {"caption": caption, "file": f"figures/{key}.png"}
     picture = base64.b64encode(buffer.getvalue()).decode()
     text = html.escape(caption, quote=True)
-    self._show(f"<figure><img src='data:image/png;base64,{picture}' alt=\"{text}\" style='max-width:100%'>"
-               f"<figcaption><b>Figure {len(self.figures)}.</b> "
-               f"{text}</figcaption></figure>")
+    self._show(
+        f"<figure><img src='data:image/png;base64,{picture}' alt=\"{text}\" "
+        "style='max-width:100%'>"
+        f"<figcaption><b>Figure {len(self.figures)}.</b> "
+        f"{text}</figcaption></figure>"
+    )
 
 
 @patch
-def say(self: Study,
-    key: str,      # its name in results.json
-    text: str,     # a sentence whose numbers were computed
+def say(
+    self: Study,
+    key: str,  # its name in results.json
+    text: str,  # a sentence whose numbers were computed
 ):
     "Shows a computed sentence and puts it on record."
     self._take_key(key, self.statements)
@@ -396,13 +577,26 @@ def say(self: Study,
 
 
 @patch
-def problems(self: Study,
+def problems(
+    self: Study,
     frame: pd.DataFrame,  # participant_id, problem
-    step: str,            # where they fell out
+    step: str,  # where they fell out
 ):
     "Notes patients who could not be used; the report lists them at its end."
-    kept = {*self.cohort.ids, *(self.external.ids if self.external else ())} if step == "curation" else set()
-    self.left_out += [(step, row.participant_id, "kept" if row.participant_id in kept else "left out", row.problem) for row in frame.itertuples()]
+    kept = (
+        {*self.cohort.ids, *(self.external.ids if self.external else ())}
+        if step == "curation"
+        else set()
+    )
+    self.left_out += [
+        (
+            step,
+            row.participant_id,
+            "kept" if row.participant_id in kept else "left out",
+            row.problem,
+        )
+        for row in frame.itertuples()
+    ]
 
 # %% ../../nbs/runs/study.ipynb #bfa807d6
 @patch
@@ -420,14 +614,26 @@ def measurements(self: Study, measurements):
 @patch
 def record(self: Study) -> dict:
     "What another person needs to get the same numbers."
-    plain = {key: value.name if isinstance(value, Cohort) else value for key, value in self.parameters.items() if key != "out"}
+    plain = {
+        key: value.name if isinstance(value, Cohort) else value
+        for key, value in self.parameters.items()
+        if key != "out"
+    }
     return {
-        "parameters": plain, "seed": self.parameters.get("seed"), "device": device_name(self.parameters.get("device") or "cpu"),
-        "python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}",
-        "packages": {name: _version(name) for name in ("glioma-repro", *PACKAGES)}, "commit": commit(), "code": code_hash(),
+        "parameters": plain,
+        "seed": self.parameters.get("seed"),
+        "device": device_name(self.parameters.get("device") or "cpu"),
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "packages": {name: _version(name) for name in ("glioma-repro", *PACKAGES)},
+        "commit": commit(),
+        "code": code_hash(),
         "data": {"files": len(self.data), "sha256": fingerprint(self.data)},
-        "started": datetime.fromtimestamp(self.started, timezone.utc).isoformat(timespec="seconds"),
-        "seconds": round(time.time() - self.started, 1)}
+        "started": datetime.fromtimestamp(self.started, timezone.utc).isoformat(
+            timespec="seconds"
+        ),
+        "seconds": round(time.time() - self.started, 1),
+    }
 
 # %% ../../nbs/runs/study.ipynb #e626b56d
 @patch
@@ -435,22 +641,48 @@ def finish(self: Study) -> dict:  # the content of results.json
     """Writes predictions.csv, measurements.csv and results.json; shows who was left
     out, and the record.
     """
-    for name, parts in (("predictions", self._predictions), ("measurements", self._measurements)):
+    for name, parts in (
+        ("predictions", self._predictions),
+        ("measurements", self._measurements),
+    ):
         if parts:
             concat(parts).write(self.folder / f"{name}.csv")
-    left_out = pd.DataFrame(self.left_out, columns=["step", "participant_id", "outcome", "problem"]).drop_duplicates()
-    self.table("excluded_patients", left_out if len(left_out) else pd.DataFrame({"excluded": ["nobody"]}),
-               "Patients with a problem: the step at which it was found, whether "
-               "they fell out, and why.")
+    left_out = pd.DataFrame(
+        self.left_out, columns=["step", "participant_id", "outcome", "problem"]
+    ).drop_duplicates()
+    self.table(
+        "excluded_patients",
+        left_out if len(left_out) else pd.DataFrame({"excluded": ["nobody"]}),
+        "Patients with a problem: the step at which it was found, whether "
+        "they fell out, and why.",
+    )
     record = self.record()
     flat = {key: value for key, value in record.items() if not isinstance(value, dict)}
-    flat |= {f"parameter {key}": value for key, value in record["parameters"].items()} | record["packages"]
+    flat |= {
+        f"parameter {key}": value for key, value in record["parameters"].items()
+    } | record["packages"]
     flat |= {"data": f"{record['data']['files']} files, {record['data']['sha256']}"}
-    self._show("<figure class='table'><figcaption><b>Provenance.</b> What another person needs to get the same numbers.</figcaption>"
-               + pd.DataFrame({"": flat.keys(), "value": [str(value) for value in flat.values()]}).to_html(index=False, border=0) + "</figure>")
-    results = {"schema": 1, "study": self.name, "cohort": self.cohort.name, "phantom": self.phantom, "patients": len(self.cohort),
-               "external_patients": len(self.external) if self.external else 0, "targets": self.targets, "tables": self.tables,
-               "figures": self.figures, "statements": self.statements, "record": record}
+    self._show(
+        "<figure class='table'><figcaption><b>Provenance.</b> What another person "
+        "needs to get the same numbers.</figcaption>"
+        + pd.DataFrame(
+            {"": flat.keys(), "value": [str(value) for value in flat.values()]}
+        ).to_html(index=False, border=0)
+        + "</figure>"
+    )
+    results = {
+        "schema": 1,
+        "study": self.name,
+        "cohort": self.cohort.name,
+        "phantom": self.phantom,
+        "patients": len(self.cohort),
+        "external_patients": len(self.external) if self.external else 0,
+        "targets": self.targets,
+        "tables": self.tables,
+        "figures": self.figures,
+        "statements": self.statements,
+        "record": record,
+    }
     write_json(self.folder / "results.json", results)
     return results
 
@@ -466,20 +698,39 @@ th, td { padding: .2rem .45rem; text-align: left !important; border-bottom: 1px 
 
 
 def render_report(
-    notebook,    # an executed nbformat notebook
+    notebook,  # an executed nbformat notebook
     title: str,  # the page's title
-) -> str:        # HTML that loads nothing from outside
+) -> str:  # HTML that loads nothing from outside
     "The report of an executed notebook as one self-contained page."
     from nbconvert import HTMLExporter
 
-    exporter = HTMLExporter(template_name="lab", exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True,
-                            mathjax_url="", require_js_url="", embed_images=True)
+    exporter = HTMLExporter(
+        template_name="lab",
+        exclude_input=True,
+        exclude_input_prompt=True,
+        exclude_output_prompt=True,
+        mathjax_url="",
+        require_js_url="",
+        embed_images=True,
+    )
     exporter.exclude_anchor_links = True
-    cells = [_with_mathml(cell) for cell in notebook.cells if cell.cell_type == "markdown" or cell.get("outputs")]
-    page, _ = exporter.from_notebook_node(nbformat.v4.new_notebook(cells=cells, metadata=notebook.metadata))
+    cells = [
+        _with_mathml(cell)
+        for cell in notebook.cells
+        if cell.cell_type == "markdown" or cell.get("outputs")
+    ]
+    page, _ = exporter.from_notebook_node(
+        nbformat.v4.new_notebook(cells=cells, metadata=notebook.metadata)
+    )
     # mermaid, require and mathjax would be fetched
     page = re.sub(r"<script[^>]*>.*?</script>", "", page, flags=re.DOTALL)
-    page = re.sub(r"<title>.*?</title>", f"<title>{html.escape(title)}</title>", page, count=1, flags=re.DOTALL)
+    page = re.sub(
+        r"<title>.*?</title>",
+        f"<title>{html.escape(title)}</title>",
+        page,
+        count=1,
+        flags=re.DOTALL,
+    )
     return page.replace("</head>", _STYLE + "</head>", 1)
 
 # %% ../../nbs/runs/study.ipynb #8d798bd5
@@ -491,16 +742,31 @@ def _with_mathml(cell):
 
     cell = nbformat.from_dict(json.loads(json.dumps(cell)))
     if cell.cell_type == "code":
-        cell["outputs"] = [one for one in cell.outputs if not (one.output_type == "stream" and one.name == "stderr")]
+        cell["outputs"] = [
+            one
+            for one in cell.outputs
+            if not (one.output_type == "stream" and one.name == "stderr")
+        ]
         return cell
     cell["attachments"] = cell.get("attachments", {})
     # code stays as it is
     parts = re.split(r"(```.*?```|`[^`\n]*`)", cell.source, flags=re.DOTALL)
     for number in range(0, len(parts), 2):
-        parts[number] = re.sub(r"\$\$(.+?)\$\$", lambda found: convert(found[1].strip(), display="block"), parts[number], flags=re.DOTALL)
-        parts[number] = re.sub(r"(?<![\\$\w])\$(?!\s)([^$\n]+?)(?<!\s)\$(?![\w$])", lambda found: convert(found[1]), parts[number])
+        parts[number] = re.sub(
+            r"\$\$(.+?)\$\$",
+            lambda found: convert(found[1].strip(), display="block"),
+            parts[number],
+            flags=re.DOTALL,
+        )
+        parts[number] = re.sub(
+            r"(?<![\\$\w])\$(?!\s)([^$\n]+?)(?<!\s)\$(?![\w$])",
+            lambda found: convert(found[1]),
+            parts[number],
+        )
     # they are not beside a report
-    cell["source"] = re.sub(r"(?<!!)\[([^\]]+)\]\((?!https?:)[^)]*\.ipynb[^)]*\)", r"\1", "".join(parts))
+    cell["source"] = re.sub(
+        r"(?<!!)\[([^\]]+)\]\((?!https?:)[^)]*\.ipynb[^)]*\)", r"\1", "".join(parts)
+    )
     return cell
 
 # %% ../../nbs/runs/study.ipynb #b38a0e74
@@ -510,24 +776,37 @@ _NOT_IN_LABEL = ("cohort", "out", "jobs", "device", "scheduler")
 
 def label_of(
     parameters: dict,  # all of the run's
-    defaults: dict,    # the notebook's
+    defaults: dict,  # the notebook's
 ) -> str:
     "A folder's name: the parameters that differ from the defaults, or `default`."
-    changed = {key: value for key, value in parameters.items() if key not in _NOT_IN_LABEL and value != defaults.get(key)}
+    changed = {
+        key: value
+        for key, value in parameters.items()
+        if key not in _NOT_IN_LABEL and value != defaults.get(key)
+    }
     if not changed:
         return "default"
-    words = [f"{key}-{re.sub(r'[^A-Za-z0-9.]+', '-', str(value)).strip('-')}" for key, value in sorted(changed.items())]
+    words = [
+        f"{key}-{re.sub(r'[^A-Za-z0-9.]+', '-', str(value)).strip('-')}"
+        for key, value in sorted(changed.items())
+    ]
     text = "_".join(words)
     # two different queries may look alike once their signs are gone, so a text value
     # brings its fingerprint
-    exact = all(isinstance(value, (int, float, bool, type(None))) or re.fullmatch(r"[A-Za-z0-9.]+", str(value)) for value in changed.values())
-    return text if exact and len(text) <= 80 else f"{text[:70]}-{fingerprint(changed)[:6]}"
+    exact = all(
+        isinstance(value, (int, float, bool, type(None)))
+        or re.fullmatch(r"[A-Za-z0-9.]+", str(value))
+        for value in changed.values()
+    )
+    return (
+        text if exact and len(text) <= 80 else f"{text[:70]}-{fingerprint(changed)[:6]}"
+    )
 
 # %% ../../nbs/runs/study.ipynb #fcacc5b5
 @contextmanager
 def _working(
-    folder: Path,   # where the whole result shall stand
-    mark: str,      # fingerprint of parameters, data and code
+    folder: Path,  # where the whole result shall stand
+    mark: str,  # fingerprint of parameters, data and code
 ):
     """A folder to work in, kept from a killed run of the same mark; it takes its place
     at the end. One run at a time.
@@ -539,12 +818,17 @@ def _working(
         work.mkdir(parents=True, exist_ok=True)
         lock = open(work.parent / f".{folder.name}.lock", "w")
     except OSError as error:
-        raise ReproError(f"{folder} cannot be written ({error.strerror}); choose another --out") from None
+        raise ReproError(
+            f"{folder} cannot be written ({error.strerror}); choose another --out"
+        ) from None
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise ReproError(f"{folder} is being made by another run; wait for it, or give another --label") from None
+            raise ReproError(
+                f"{folder} is being made by another run; wait for it, or give "
+                "another --label"
+            ) from None
         seen = work / "fingerprint"
         if not seen.exists() or seen.read_text(encoding="utf-8") != mark:
             shutil.rmtree(work)
@@ -568,12 +852,12 @@ def _swap(work, folder):
 
 # %% ../../nbs/runs/study.ipynb #2349b7c9
 def run(
-    name: str,                 # a study or step
-    cohort: str = "phantom",   # a cohort's name or folder
+    name: str,  # a study or step
+    cohort: str = "phantom",  # a cohort's name or folder
     out: str | Path = "runs",  # where runs are kept
     label: str | None = None,  # the folder's name; made from the parameters if None
-    **given,                   # the notebook's other parameters
-) -> Path:                     # the run's folder
+    **given,  # the notebook's other parameters
+) -> Path:  # the run's folder
     """Runs a study or step on a cohort and renders its report; raises ReproError with
     the notebook's own error where it fails.
     """
@@ -583,15 +867,39 @@ def run(
     check_parameters(given, defaults, path.name)
     opened = open_cohort(cohort)
     parameters = defaults | given | {"cohort": str(cohort)}
-    folder = Path(out) / _cohort_folder(cohort, opened) / path_name(path) / (label or label_of(parameters, defaults))
-    lasting = {key: value for key, value in parameters.items() if key not in ("out", "jobs", "scheduler")}
-    mark = fingerprint(lasting, data_hashes(opened), code_hash(), [cell.source for cell in notebook.cells])
+    folder = (
+        Path(out)
+        / _cohort_folder(cohort, opened)
+        / path_name(path)
+        / (label or label_of(parameters, defaults))
+    )
+    lasting = {
+        key: value
+        for key, value in parameters.items()
+        if key not in ("out", "jobs", "scheduler")
+    }
+    mark = fingerprint(
+        lasting,
+        data_hashes(opened),
+        code_hash(),
+        [cell.source for cell in notebook.cells],
+    )
     with _working(folder.absolute(), mark) as work:
-        executed = _execute(run_view(notebook), {**given, "cohort": _absolute(cohort), "out": str(work)}, work)
+        executed = _execute(
+            run_view(notebook),
+            {**given, "cohort": _absolute(cohort), "out": str(work)},
+            work,
+        )
         nbformat.write(executed, work / "notebook.ipynb")
         if not (work / "results.json").exists():
-            raise ReproError(f"{path.name} did not finish its record: its last cell must call study.finish()")
-        write_text(work / "report.html", render_report(executed, f"{path_name(path)} on {opened.name}"))
+            raise ReproError(
+                f"{path.name} did not finish its record: its last cell must call "
+                "study.finish()"
+            )
+        write_text(
+            work / "report.html",
+            render_report(executed, f"{path_name(path)} on {opened.name}"),
+        )
     return folder
 
 
@@ -602,8 +910,19 @@ def path_name(path: Path) -> str:
 
 def _cohort_folder(cohort, opened):
     "A phantom with options has a folder of its own; any other cohort its name."
-    options = str(cohort).partition(":")[2] if opened.phantom and not Path(cohort).is_dir() else ""
-    return "_".join([opened.name, *sorted(re.sub(r"[^A-Za-z0-9.]+", "-", one) for one in options.split(",") if one)])
+    options = (
+        str(cohort).partition(":")[2]
+        if opened.phantom and not Path(cohort).is_dir()
+        else ""
+    )
+    return "_".join(
+        [
+            opened.name,
+            *sorted(
+                re.sub(r"[^A-Za-z0-9.]+", "-", one) for one in options.split(",") if one
+            ),
+        ]
+    )
 
 
 def _absolute(cohort):
@@ -627,15 +946,27 @@ def _execute(notebook, parameters, work):
     if Path("cohorts").is_dir():
         os.environ.setdefault("GLIOMA_COHORTS", str(Path("cohorts").resolve()))
     try:
-        papermill.execute_notebook(view, result, parameters=parameters, kernel_name="python3", cwd=work, progress_bar=False,
-                                   stderr_file=_Terminal(), autosave_cell_every=60, extra_arguments=["--log-level=CRITICAL"],
-                                   # TCP ports may be taken by a run beside this one
-                                   config=Config({"KernelManager": {"transport": "ipc"}}))
+        papermill.execute_notebook(
+            view,
+            result,
+            parameters=parameters,
+            kernel_name="python3",
+            cwd=work,
+            progress_bar=False,
+            stderr_file=_Terminal(),
+            autosave_cell_every=60,
+            extra_arguments=["--log-level=CRITICAL"],
+            # TCP ports may be taken by a run beside this one
+            config=Config({"KernelManager": {"transport": "ipc"}}),
+        )
     except PapermillExecutionError as error:
         shutil.copy(result, work / "failed.ipynb")
         if error.ename in ("ReproError", "PatientError", "SchemaError", "LeakError"):
             raise ReproError(error.evalue) from None
-        raise ReproError(f"the notebook stopped with {error.ename}: {error.evalue} (see {work / 'failed.ipynb'})") from None
+        raise ReproError(
+            f"the notebook stopped with {error.ename}: {error.evalue} (see "
+            f"{work / 'failed.ipynb'})"
+        ) from None
     for leftover in ("view.ipynb", "failed.ipynb"):
         (work / leftover).unlink(missing_ok=True)
     executed = nbformat.read(result, as_version=4)
@@ -661,11 +992,11 @@ class _Terminal:
 
 # %% ../../nbs/runs/study.ipynb #18940b84
 def run_grid(
-    name: str,             # a study or step
-    cohorts,               # names or folders
-    values: dict,          # parameter: list of values
-    out="runs",            # where runs are kept
-    label=None,            # only for a single run
+    name: str,  # a study or step
+    cohorts,  # names or folders
+    values: dict,  # parameter: list of values
+    out="runs",  # where runs are kept
+    label=None,  # only for a single run
     jobs: int | None = None,  # runs at a time; as many as there are cores if None
 ) -> tuple[list[Path], list[str]]:  # folders of the runs; messages of those that failed
     """Every combination of cohorts and parameter values, in parallel; one that fails
@@ -673,16 +1004,31 @@ def run_grid(
     """
     import joblib
 
-    grid = [(cohort, dict(zip(values, choice))) for cohort in cohorts for choice in product(*values.values())]
+    grid = [
+        (cohort, dict(zip(values, choice)))
+        for cohort in cohorts
+        for choice in product(*values.values())
+    ]
     if label and len(grid) > 1:
-        raise ReproError("a label names one run; leave it out, and each run makes its own")
+        raise ReproError(
+            "a label names one run; leave it out, and each run makes its own"
+        )
     if len(grid) == 1:
         return [run(name, grid[0][0], out, label, **grid[0][1])], []
     jobs = max(1, min(jobs or cores(), len(grid)))
     inner = max(1, cores() // jobs)
-    share = {"jobs": inner} if "jobs" in parameters_of(nbformat.read(find_notebook(name), as_version=4)) else {}
-    answers = joblib.Parallel(n_jobs=jobs)(joblib.delayed(_try_run)(name, cohort, out, share | chosen) for cohort, chosen in grid)
-    return [folder for folder, _ in answers if folder], [problem for _, problem in answers if problem]
+    share = (
+        {"jobs": inner}
+        if "jobs" in parameters_of(nbformat.read(find_notebook(name), as_version=4))
+        else {}
+    )
+    answers = joblib.Parallel(n_jobs=jobs)(
+        joblib.delayed(_try_run)(name, cohort, out, share | chosen)
+        for cohort, chosen in grid
+    )
+    return [folder for folder, _ in answers if folder], [
+        problem for _, problem in answers if problem
+    ]
 
 
 def _try_run(name, cohort, out, given):
@@ -694,49 +1040,106 @@ def _try_run(name, cohort, out, given):
 # %% ../../nbs/runs/study.ipynb #8d51239e
 def report_index(
     runs: str | Path = "runs",  # the folder of runs
-) -> Path:                      # runs/index.html
+) -> Path:  # runs/index.html
     "Writes a page that lists every run with its patients, commit and report."
     runs, rows = Path(runs), []
     for path in sorted(runs.glob("*/*/*/results.json")):
         results = json.loads(path.read_text(encoding="utf-8"))
         link = path.parent.relative_to(runs) / "report.html"
-        rows.append({"cohort": results["cohort"], "study": results["study"], "run": path.parent.name, "patients": results["patients"],
-                     "commit": results["record"]["commit"], "started": results["record"]["started"], "report": link.as_posix()})
+        rows.append(
+            {
+                "cohort": results["cohort"],
+                "study": results["study"],
+                "run": path.parent.name,
+                "patients": results["patients"],
+                "commit": results["record"]["commit"],
+                "started": results["record"]["started"],
+                "report": link.as_posix(),
+            }
+        )
     if not rows:
-        raise ReproError(f"no run in {runs}; `glioma-repro run baselines --out {runs}` makes one")
+        raise ReproError(
+            f"no run in {runs}; `glioma-repro run baselines --out {runs}` makes one"
+        )
     from urllib.parse import quote
 
-    link = lambda target: f"<a href='{quote(target)}'>report</a>"
+    def link(target):
+        return f"<a href='{quote(target)}'>report</a>"
+
     frame = pd.DataFrame(rows)
-    cells = {name: frame[name].map(link if name == "report" else lambda value: html.escape(str(value))) for name in frame}
+    cells = {
+        name: frame[name].map(
+            link if name == "report" else lambda value: html.escape(str(value))
+        )
+        for name in frame
+    }
     body = pd.DataFrame(cells).to_html(index=False, escape=False, border=0)
-    return write_text(runs / "index.html", f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>Reports</title>{_STYLE}</head>"
-                                           f"<body><h1>Reports</h1>{body}</body></html>")
+    return write_text(
+        runs / "index.html",
+        "<!doctype html><html lang='en'><head><meta "
+        f"charset='utf-8'><title>Reports</title>{_STYLE}</head>"
+        f"<body><h1>Reports</h1>{body}</body></html>",
+    )
 
 # %% ../../nbs/runs/study.ipynb #c114c791
 def _parser():
     import argparse
 
-    parser = argparse.ArgumentParser(prog="glioma-repro", description="Radiogenomics of glioma: five studies rebuilt on public cohorts.")
+    parser = argparse.ArgumentParser(
+        prog="glioma-repro",
+        description="Radiogenomics of glioma: five studies rebuilt on public cohorts.",
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    one = commands.add_parser("cohorts", help="list the known cohorts: patients, sequences, labels, licence, on disk or not")
-    one.add_argument("--folder", default=os.environ.get("GLIOMA_COHORTS", "cohorts"), help="where curated cohorts are kept")
-    one = commands.add_parser("fetch", help="download a cohort, with checksum and resume")
+    one = commands.add_parser(
+        "cohorts",
+        help="list the known cohorts: patients, sequences, labels, licence, on disk or not",
+    )
+    one.add_argument(
+        "--folder",
+        default=os.environ.get("GLIOMA_COHORTS", "cohorts"),
+        help="where curated cohorts are kept",
+    )
+    one = commands.add_parser(
+        "fetch", help="download a cohort, with checksum and resume"
+    )
     one.add_argument("name")
     one.add_argument("--out", default="downloads")
-    one = commands.add_parser("curate", help="turn a public download into a BIDS data set")
+    one = commands.add_parser(
+        "curate", help="turn a public download into a BIDS data set"
+    )
     one.add_argument("name")
     one.add_argument("--source", required=True, help="the folder as downloaded")
     one.add_argument("--out", default="cohorts", help="OUT/NAME becomes the data set")
-    one.add_argument("--jobs", type=int, help="patients at a time; as many as there are cores by default")
-    one = commands.add_parser("run", help="run a study or step on a cohort and render its report")
+    one.add_argument(
+        "--jobs",
+        type=int,
+        help="patients at a time; as many as there are cores by default",
+    )
+    one = commands.add_parser(
+        "run", help="run a study or step on a cohort and render its report"
+    )
     one.add_argument("name", help="baselines, chang2018, radiomics, …")
-    one.add_argument("--cohort", action="append", help="a name or a folder, the notebook's own by default; may be given several times")
-    one.add_argument("--external", help="a query on participants, or a cohort, never trained on")
-    one.add_argument("-p", dest="parameters", nargs="+", action="append", default=[], metavar=("KEY", "VALUE"),
-                     help="a parameter; with several values one run for each")
+    one.add_argument(
+        "--cohort",
+        action="append",
+        help="a name or a folder, the notebook's own by default; may be given several times",
+    )
+    one.add_argument(
+        "--external", help="a query on participants, or a cohort, never trained on"
+    )
+    one.add_argument(
+        "-p",
+        dest="parameters",
+        nargs="+",
+        action="append",
+        default=[],
+        metavar=("KEY", "VALUE"),
+        help="a parameter; with several values one run for each",
+    )
     one.add_argument("--out", default="runs")
-    one.add_argument("--label", help="the run's folder; made from the parameters by default")
+    one.add_argument(
+        "--label", help="the run's folder; made from the parameters by default"
+    )
     one.add_argument("--jobs", type=int, help="runs at a time, where there are several")
     one = commands.add_parser("report", help="write a page that lists all runs")
     one.add_argument("runs", nargs="?", default="runs")
@@ -752,7 +1155,10 @@ def _parse_parameters(name, pairs, external):
             raise ReproError(f"give {key} as --{key}")
         check_parameters({key: None}, defaults, name)
         if key in given or not values:
-            raise ReproError(f"-p {key} needs one or more values, and is given once: -p {key} VALUE [VALUE …]")
+            raise ReproError(
+                f"-p {key} needs one or more values, and is given once: -p {key} "
+                "VALUE [VALUE …]"
+            )
         given[key] = [parse_value(text, defaults[key], key) for text in values]
     if external:
         check_parameters({"external": None}, defaults, name)
@@ -762,8 +1168,12 @@ def _parse_parameters(name, pairs, external):
 
 def _run_command(args):
     values = _parse_parameters(args.name, args.parameters, args.external)
-    own = parameters_of(nbformat.read(find_notebook(args.name), as_version=4), args.name)["cohort"]
-    folders, failed = run_grid(args.name, args.cohort or [own], values, args.out, args.label, args.jobs)
+    own = parameters_of(
+        nbformat.read(find_notebook(args.name), as_version=4), args.name
+    )["cohort"]
+    folders, failed = run_grid(
+        args.name, args.cohort or [own], values, args.out, args.label, args.jobs
+    )
     for folder in folders:
         print(folder / "report.html")
     for problem in failed:
@@ -773,15 +1183,22 @@ def _run_command(args):
 # %% ../../nbs/runs/study.ipynb #2c22a2af
 def _listing(table):
     "A cohort's facts below its name: a table this wide would wrap in a terminal."
-    blocks = [f"{row['name']}\n" + "\n".join(f"    {key.replace('_', ' '):<10} {value}" for key, value in row.items() if key != "name")
-              for row in table.to_dict("records")]
+    blocks = [
+        f"{row['name']}\n"
+        + "\n".join(
+            f"    {key.replace('_', ' '):<10} {value}"
+            for key, value in row.items()
+            if key != "name"
+        )
+        for row in table.to_dict("records")
+    ]
     return "\n\n".join(blocks)
 
 # %% ../../nbs/runs/study.ipynb #bf7cf02f
 def main(
     # without the program's name; from the command line if None
     arguments: list[str] | None = None,
-) -> int:                                # exit status: 0, or 1 after an error that was explained
+) -> int:  # exit status: 0, or 1 after an error that was explained
     "The `glioma-repro` command."
     args = _parser().parse_args(arguments)
     try:
@@ -799,12 +1216,20 @@ def main(
         else:
             made = curation.curate(args.name, args.source, args.out, jobs=args.jobs)
             left_out = set(made.problems["participant_id"]) - set(made.ids)
-            print(f"{made.folder}: {len(made)} patients, {len(left_out)} left out"
-                  + (f"; {made.folder / 'problems.tsv'} says more" if len(made.problems) else ""))
+            print(
+                f"{made.folder}: {len(made)} patients, {len(left_out)} left out"
+                + (
+                    f"; {made.folder / 'problems.tsv'} says more"
+                    if len(made.problems)
+                    else ""
+                )
+            )
         return 0
     except ReproError as error:
         print(f"glioma-repro: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("glioma-repro: interrupted; start it again and it goes on", file=sys.stderr)
+        print(
+            "glioma-repro: interrupted; start it again and it goes on", file=sys.stderr
+        )
         return 130
