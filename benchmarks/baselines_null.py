@@ -16,16 +16,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from glioma_repro.methods.classical import baseline_models, cross_validate
-from glioma_repro.statistics.measures import as_arrays, auroc_within_folds, within_folds
+from glioma_repro.statistics.measures import as_arrays, auroc_within_folds
+from glioma_repro.methods.classical import within_folds
 from glioma_repro.patients.cohort import patient_splits, usable_targets
-from glioma_repro.patients.core import Predictions, concat, write_text
+from glioma_repro.patients.core import Predictions, write_text
+from glioma_repro.methods.classical import Features, baseline_methods
+from glioma_repro.methods.method import common_patients, gather_samples, run_folds
 from glioma_repro.patients.phantom import phantom
-from glioma_repro.features.radiomics import (
-    extract_features,
-    feature_groups,
-    feature_samples,
-)
 from glioma_repro.runs.study import device_name
 
 MODELS = ("majority", "age", "site", "all together", "all together, forest")
@@ -45,30 +42,28 @@ def one_cohort(seed, options):
         f"phantom:effect=0,patients={options.patients},voxel_size={options.voxel_size},seed={seed}",
         jobs=options.jobs,
     )
-    cohort, measured = extract_features(cohort, jobs=options.jobs, description="")
-    samples = feature_samples(cohort, measured)
+    features, _ = Features().samples(cohort, jobs=options.jobs)
     usable = usable_targets(cohort, folds=options.folds)
     targets = usable.loc[usable["usable"], "target"].tolist()
     splits = patient_splits(cohort, targets, options.folds, options.repeats, seed)
-    models = [
-        model
-        for model in baseline_models(feature_groups(samples.names), trees=options.trees)
-        if model.name in MODELS
+    methods = [
+        method
+        for method in baseline_methods(features.names, trees=options.trees)
+        if method.name in MODELS
     ]
-    predictions = concat(
-        cross_validate(
-            samples,
-            splits,
-            target,
-            models,
-            seed,
-            options.jobs,
-            study="null",
-            cohort=cohort.name,
-            protocol="patients",
-        )
-        for target in targets
-    )
+    samples, _ = gather_samples(methods, cohort, targets, jobs=options.jobs)
+    shared = common_patients(samples)
+    predictions = run_folds(
+        methods,
+        cohort,
+        splits,
+        targets,
+        samples={name: one.of(shared) for name, one in samples.items()},
+        seed=seed,
+        jobs=options.jobs,
+        description="",
+        study="null",
+    ).predictions
     table = auroc_within_folds(predictions, 2)
     table["pooled"] = [
         pooled(Predictions(part))

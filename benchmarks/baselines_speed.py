@@ -14,10 +14,11 @@ import numpy as np
 import pandas as pd
 
 from glioma_repro.features import radiomics
-from glioma_repro.methods.classical import Model, Retraining, cross_validate, logistic
 from glioma_repro.statistics.measures import auroc_within_folds
 from glioma_repro.patients.cohort import patient_splits
 from glioma_repro.patients.core import read_cohort, write_text
+from glioma_repro.methods.classical import Features, Retraining
+from glioma_repro.methods.method import run_folds
 from glioma_repro.patients.phantom import phantom
 from glioma_repro.runs.study import device_name
 
@@ -79,17 +80,20 @@ def main():
             *radiomics.extract_features(cohort, description="")
         )
         splits = patient_splits(cohort, ["idh"], 4, 2)
-        model = Model("all", samples.names, logistic(len(samples.names)))
+        method = Features()
+        given = dict(
+            samples={method.name: samples}, jobs=1, description="", study="speed"
+        )
         direct = seconds(
             lambda: auroc_within_folds(
-                cross_validate(samples, splits, "idh", [model], jobs=1), 2
+                run_folds([method], cohort, splits, ["idh"], **given).predictions, 2
             ),
             3,
         )
-        retrain = Retraining(samples, splits, "idh", model)
+        retrain = Retraining(samples, splits, "idh", method)
         rows.append(
             (
-                "one permutation by cross_validate",
+                "one permutation by run_folds",
                 direct,
                 "by Retraining",
                 seconds(lambda: retrain(shuffled(retrain.labels)), 10),

@@ -6,23 +6,32 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from glioma_repro.methods.classical import (
-    Model,
-    Retraining,
-    baseline_models,
-    check_splits,
-    coefficients,
-    cross_validate,
-    fit_and_score,
-    forest,
-    importances,
-    logistic,
-    majority,
-    score_external,
-)
-from glioma_repro.statistics.measures import auroc_within_folds, within_folds
+from glioma_repro.statistics.measures import auroc_within_folds
+from glioma_repro.methods.classical import within_folds
 from glioma_repro.patients.cohort import Split, patient_splits, site_splits
-from glioma_repro.patients.core import TARGETS, Cohort, ReproError, Samples, concat
+from glioma_repro.patients.core import TARGETS, Cohort, LeakError, ReproError, Samples
+from glioma_repro.methods.classical import (
+    Features,
+    Retraining,
+    baseline_methods,
+    coefficients,
+    fit_and_score,
+    importances,
+    known_splits,
+    logistic,
+)
+from glioma_repro.methods.method import Majority, run_folds
+
+
+class Columns(Features):
+    "Every feature, or the named ones, in one group."
+
+    def features(self, names):
+        return {
+            name: "all"
+            for name in names
+            if self.groups == ("all",) or name in self.groups
+        }
 
 
 def make(number=60, features=8, shift=3.0, seed=0):
@@ -55,47 +64,54 @@ def make(number=60, features=8, shift=3.0, seed=0):
     )
 
 
-def models_of(samples):
-    return [
-        Model("majority", (), majority()),
-        Model("line", samples.names, logistic(len(samples.names))),
-        Model("trees", samples.names, forest(20)),
-    ]
+LINE, TREES = (
+    Columns("line", groups=("all",)),
+    Columns("trees", groups=("all",), learner="forest", trees=20),
+)
+METHODS = [Majority(), LINE, TREES]
 
 
-FIELDS = dict(study="test", cohort="toy", protocol="patients")
+def loop(cohort, samples, splits, targets, methods, **settings):
+    "The one loop on these samples."
+    given = dict(
+        samples={one.name: samples for one in methods},
+        jobs=1,
+        description="",
+        study="test",
+    )
+    return run_folds(methods, cohort, splits, targets, **given | settings)
 
 
 def test_same_seed_same_bytes_on_any_number_of_processes(tmp_path):
     cohort, samples = make()
-    splits = patient_splits(cohort, ["idh", "grade"], 4, 2, seed=3)
+    splits = patient_splits(cohort, ["idh", "grade"], 4, seed=3)
     written = [
-        cross_validate(samples, splits, "idh", models_of(samples), 3, jobs, **FIELDS)
-        .write(tmp_path / f"{jobs}.csv")
+        loop(cohort, samples, splits, ["idh"], METHODS, seed=3, jobs=jobs)
+        .predictions.write(tmp_path / f"{jobs}.csv")
         .read_bytes()
         for jobs in (1, 2)
     ]
     assert written[0] == written[1]
-    other = cross_validate(
-        samples, splits, "idh", models_of(samples)[2:], 4, 1, **FIELDS
-    ).table["score"]
-    same = cross_validate(
-        samples, splits, "idh", models_of(samples)[2:], 3, 1, **FIELDS
-    ).table["score"]
+    other, same = (
+        loop(
+            cohort, samples, splits[:1], ["idh"], [TREES], seed=seed
+        ).predictions.table["score"]
+        for seed in (4, 3)
+    )
     assert (other != same).any()
 
 
 def test_order_of_the_table_does_not_matter():
     cohort, samples = make()
-    splits = patient_splits(cohort, ["idh"], 4, seed=0)
-    line = models_of(samples)[1:2]
-    first = cross_validate(
-        samples, splits, "idh", line, 0, 1, **FIELDS
-    ).table.set_index(["participant_id", "class"])["score"]
-    turned = cross_validate(
-        samples.take(np.arange(len(samples))[::-1]), splits, "idh", line, 0, 1, **FIELDS
-    ).table.set_index(["participant_id", "class"])["score"]
-    np.testing.assert_allclose(first.sort_index(), turned.sort_index(), atol=1e-6)
+    splits = patient_splits(cohort, ["idh"], 4, seed=0)[:2]
+    turned = samples.take(np.arange(len(samples))[::-1])
+    first, second = (
+        loop(cohort, one, splits, ["idh"], [LINE]).predictions.table.set_index(
+            ["participant_id", "class"]
+        )["score"]
+        for one in (samples, turned)
+    )
+    np.testing.assert_allclose(first.sort_index(), second.sort_index(), atol=1e-6)
 
 
 def test_scaling_and_imputation_see_training_patients_only():
@@ -125,38 +141,45 @@ def test_scaling_and_imputation_see_training_patients_only():
     np.testing.assert_allclose(alone[:5], together[:5], rtol=1e-12)
 
 
-def test_unknown_labels_neither_train_nor_are_scored():
+def test_unknown_labels_do_not_train():
     cohort, samples = make()
     splits = patient_splits(cohort, ["idh"], 4, seed=0)
-    hidden = samples.targets.copy()
+    hidden, wild = samples.targets.copy(), samples.inputs.copy()
     hidden.loc[[0, 7], "idh"] = pd.NA
-    less = Samples(samples.inputs, samples.table, hidden, samples.names)
-    table = cross_validate(
-        less, splits, "idh", models_of(less)[:2], 0, 1, **FIELDS
-    ).table
-    assert (
-        not {"sub-000", "sub-007"} & set(table["participant_id"])
-        and table["participant_id"].nunique() == 58
+    wild[[0, 7]] = 1e4
+    one, two = (
+        loop(
+            cohort,
+            Samples(inputs, samples.table, hidden, samples.names),
+            splits,
+            ["idh"],
+            [LINE],
+        ).predictions.table
+        for inputs in (samples.inputs, wild)
     )
+    differs = one.loc[
+        one["score"].to_numpy() != two["score"].to_numpy(), "participant_id"
+    ]
+    assert set(differs) <= {"sub-000", "sub-007"} and one["label"].isna().sum() == 4
 
 
 def test_a_feature_that_is_unknown_for_everybody():
     cohort, samples = make()
     samples.inputs[:, 3] = np.nan
-    splits = patient_splits(cohort, ["idh"], 4, seed=0)
-    table = cross_validate(
-        samples, splits, "idh", models_of(samples), 0, 1, **FIELDS
-    ).table
-    assert table["score"].notna().all()
+    splits = patient_splits(cohort, ["idh"], 4, seed=0)[:1]
+    assert (
+        loop(cohort, samples, splits, ["idh"], METHODS)
+        .predictions.table["score"]
+        .notna()
+        .all()
+    )
 
 
 def test_three_classes():
     cohort, samples = make(60)
     samples.inputs[:, 1] += samples.targets["grade"].astype(int) * 1.5
     splits = patient_splits(cohort, ["grade"], 4, seed=0)
-    predictions = cross_validate(
-        samples, splits, "grade", models_of(samples), 0, 1, **FIELDS
-    )
+    predictions = loop(cohort, samples, splits, ["grade"], METHODS).predictions
     assert predictions.table["class"].nunique() == 3
     found = auroc_within_folds(predictions, 200).set_index("model")
     assert (
@@ -164,66 +187,70 @@ def test_three_classes():
         and found.loc["majority", "auroc_within_folds"] == 0.5
     )
     with pytest.raises(ReproError, match="3 classes"):
-        coefficients(samples, splits, "grade", models_of(samples)[1])
+        coefficients(samples, splits, "grade", LINE)
 
 
 @pytest.mark.parametrize(
     "words, message",
     [
-        (
-            ["mutant"] * 3 + ["wildtype"] * 57,
-            "only 3 patients are mutant, fewer than the 4 folds",
-        ),
-        (["mutant"] * 60, "all 60 known patients are mutant"),
+        (["mutant"] + ["wildtype"] * 59, "no training patient of this fold is mutant"),
+        (["mutant"] * 60, "every patient with a known label is mutant"),
         ([None] * 60, "no patient has a known label"),
     ],
 )
 def test_a_target_that_cannot_be_tried_says_so_and_others_go_on(words, message):
     cohort, samples = make()
     splits = patient_splits(cohort, ["grade"], 4, seed=0)
-    targets = samples.targets.assign(idh=pd.array(words, dtype="string"))
-    samples = Samples(samples.inputs, samples.table, targets, samples.names)
+    samples = Samples(
+        samples.inputs,
+        samples.table,
+        samples.targets.assign(idh=pd.array(words, dtype="string")),
+        samples.names,
+    )
+    found = loop(cohort, samples, splits, ["idh", "grade"], [Majority()])
+    assert found.problems["problem"].str.contains(message).any() and set(
+        found.problems["target"]
+    ) == {"idh"}
+    assert (
+        found.predictions.table.query("target == 'grade'")["participant_id"].nunique()
+        == 60
+    )
     with pytest.raises(ReproError, match=message):
-        cross_validate(samples, splits, "idh", models_of(samples), 0, 1)
-    assert len(cross_validate(samples, splits, "grade", models_of(samples)[:1], 0, 1))
+        known_splits(samples, splits, "idh")
 
 
 def test_a_patient_on_both_sides_is_refused():
-    _, samples = make()
-    labels = samples.targets["idh"].set_axis(samples.table["participant_id"])
+    cohort, samples = make()
     ids = tuple(samples.table["participant_id"])
-    with pytest.raises(ReproError, match="in training and in test"):
-        check_splits(
-            [Split(0, 0, "test", ids, ids[:5]), Split(0, 1, "test", ids[5:], ids[:5])],
-            labels,
-            "idh",
-        )
+    with pytest.raises(LeakError, match="both sides"):
+        loop(cohort, samples, [Split(0, 0, "test", ids, ids[:5])], ["idh"], METHODS)
 
 
 def test_leave_site_out():
     cohort, samples = make()
-    table = cross_validate(
-        samples, site_splits(cohort), "idh", models_of(samples)[:2], 0, 1, **FIELDS
-    ).table
+    table = loop(
+        cohort, samples, site_splits(cohort), ["idh"], METHODS[:2]
+    ).predictions.table
     assert table["fold"].nunique() == 3 and table["participant_id"].nunique() == 60
 
 
 def test_external_patients():
-    _, samples = make()
-    _, other = make(20, seed=5)
-    predictions = score_external(
-        samples,
-        other,
-        "idh",
-        models_of(samples),
-        0,
-        1,
-        study="test",
-        cohort="other",
-        protocol="patients",
+    cohort, samples = make()
+    other, outside = make(20, seed=5)
+    other = Cohort(
+        "other",
+        other.participants.assign(
+            participant_id="sub-x" + other.participants["participant_id"].str[4:]
+        ),
     )
+    outside.table["participant_id"] = "sub-x" + outside.table["participant_id"].str[4:]
+    splits = patient_splits(cohort, ["idh"], 4, seed=0)
+    given = dict(external=other, outside={one.name: outside for one in METHODS})
+    predictions = loop(
+        cohort, samples, splits, ["idh"], METHODS, **given
+    ).predictions.select(subset="external")
     assert (
-        set(predictions.table["subset"]) == {"external"}
+        set(predictions.table["cohort"]) == {"other"}
         and predictions.table["participant_id"].nunique() == 20
     )
     assert (
@@ -232,44 +259,39 @@ def test_external_patients():
         .loc["line", "auroc_within_folds"]
         > 0.75
     )
-    different = Samples(
-        other.inputs[:, :7], other.table, other.targets, other.names[:7]
-    )
-    with pytest.raises(ReproError, match="f7"):
-        score_external(samples, different, "idh", models_of(samples), 0, 1)
-
-
-def test_a_class_that_only_external_patients_have():
-    _, samples = make()
-    _, other = make(20, seed=5)
     low = samples.targets.assign(
         grade=samples.targets["grade"].where(samples.targets["grade"] != "4")
     )
-    predictions = score_external(
-        Samples(samples.inputs, samples.table, low, samples.names),
-        other,
-        "grade",
-        models_of(samples)[1:2],
-        0,
-        1,
-        study="test",
-        cohort="other",
-        protocol="patients",
-    )
-    assert (
-        predictions.table.loc[predictions.table["class"] == "4", "score"] == 0
-    ).all()
-
-
-def test_unknown_feature_and_two_models_of_one_name():
-    cohort, samples = make()
-    splits = patient_splits(cohort, ["idh"], 4, seed=0)
-    with pytest.raises(ReproError, match="f99"):
-        cross_validate(
-            samples, splits, "idh", [Model("line", ("f99",), logistic(1))], 0, 1
+    # a class that only external patients have
+    less = Samples(samples.inputs, samples.table, low, samples.names)
+    table = (
+        loop(
+            cohort,
+            less,
+            splits,
+            ["grade"],
+            [LINE],
+            external=other,
+            outside={"line": outside},
         )
-    with pytest.raises(ReproError, match="same name"):
-        cross_validate(samples, splits, "idh", models_of(samples)[:1] * 2, 0, 1)
+        .predictions.select(subset="external")
+        .table
+    )
+    assert (table.loc[table["class"] == "4", "score"] == 0).all()
+
+
+def test_features_that_differ_are_refused():
+    cohort, samples = make()
+    _, other = make(20, seed=5)
+    model = LINE.fit(samples)
+    with pytest.raises(ReproError, match="f7"):
+        model.predict(
+            Samples(other.inputs[:, :7], other.table, other.targets, other.names[:7])
+        )
+    with pytest.raises(ReproError, match="no feature of"):
+        Features("nothing", groups=("volume",)).fit(samples)
+    with pytest.raises(ReproError, match="tuple of groups"):
+        Features("volume", "volume")
 
 
 def test_pooled_scores_of_nothing_lie_below_one_half_and_scores_within_folds_do_not():
@@ -307,18 +329,18 @@ def test_weights_repeat_patients():
     )
 
 
-def test_retraining_is_cross_validation():
+def test_retraining_is_the_loop():
     cohort, samples = make(features=60)
-    splits = patient_splits(cohort, ["idh"], 4, 2, seed=1)
-    for model in models_of(samples):
-        retrain = Retraining(samples, splits, "idh", model, 1)
+    splits = patient_splits(cohort, ["idh"], 4, seed=1)
+    for method in (LINE, TREES):
+        retrain = Retraining(samples, splits, "idh", method, 1)
         direct = auroc_within_folds(
-            cross_validate(samples, splits, "idh", [model], 1, 1, **FIELDS), 2
+            loop(cohort, samples, splits, ["idh"], [method], seed=1).predictions, 2
         )["auroc_within_folds"].iloc[0]
         assert retrain(retrain.labels) == pytest.approx(direct, abs=2e-3)
     doubled = samples.take(np.r_[0, np.arange(len(samples))])
     with pytest.raises(ReproError, match="one row a patient"):
-        Retraining(doubled, splits, "idh", models_of(samples)[1])
+        Retraining(doubled, splits, "idh", LINE)
 
 
 def test_permutation_p():
@@ -327,9 +349,7 @@ def test_permutation_p():
     cohort, samples = make(seed=2)
     splits = patient_splits(cohort, ["idh"], 4, seed=0)
     for names, told in [(samples.names[:1], True), (samples.names[1:], False)]:
-        retrain = Retraining(
-            samples, splits, "idh", Model("line", names, logistic(len(names))), 0
-        )
+        retrain = Retraining(samples, splits, "idh", Columns("line", groups=names), 0)
         p = permutation_test(retrain, retrain.labels, 19, 0).p.iloc[0]
         assert (p == 0.05) if told else (p > 0.05)
 
@@ -341,33 +361,36 @@ def test_importances_find_the_feature():
         samples,
         splits,
         "idh",
-        models_of(samples)[1],
+        LINE,
         {"rest": samples.names[1:], "first": samples.names[:1]},
         5,
         0,
     )
     assert found["group"].tolist() == ["first", "rest"] and found["drop"].iloc[0] > 0.1
-    assert (
-        coefficients(samples, splits, "idh", models_of(samples)[1])["feature"].iloc[0]
-        == "f0"
-    )
+    assert coefficients(samples, splits, "idh", LINE)["feature"].iloc[0] == "f0"
     with pytest.raises(ReproError, match="no coefficients"):
-        coefficients(samples, splits, "idh", models_of(samples)[2])
+        coefficients(samples, splits, "idh", TREES)
 
 
 def test_site_is_not_among_all_features():
-    groups = {
-        "age": ["age"],
-        "site": ["site_A", "site_B"],
-        "volume": ["v"],
-        "shape": ["s"] * 1,
-        "location": ["l"],
-        "first-order raw": [f"r{n}" for n in range(9)],
-        "first-order z": [f"z{n}" for n in range(9)],
-    }
-    models = {model.name: model for model in baseline_models(groups, trees=10)}
+    names = [
+        "age",
+        "site_A",
+        "site_B",
+        "size_volume_share",
+        "shape_Sphericity",
+        "location_x",
+    ]
+    names += [
+        f"FLAIR_{kind}_{name}"
+        for kind in ("raw", "z")
+        for name in ("Mean", "Median", "Variance", "Skewness", "Kurtosis", "Entropy")
+    ]
+    methods = {method.name: method for method in baseline_methods(names, trees=10)}
     assert not [
-        name for name in models["all together"].features if name.startswith("site")
+        name
+        for name in methods["all together"].features(names)
+        if name.startswith("site")
     ]
     assert {
         "majority",
@@ -378,15 +401,10 @@ def test_site_is_not_among_all_features():
         "first-order raw",
         "first-order z, forest",
         "all together, forest",
-    } <= set(models)
-    assert "age" not in {model.name for model in baseline_models({"volume": ["v"]})}
-
-
-def test_targets_can_be_joined():
-    cohort, samples = make(60)
-    splits = patient_splits(cohort, ["idh", "grade"], 4, seed=0)
-    joined = concat(
-        cross_validate(samples, splits, one, models_of(samples)[:2], 0, 1, **FIELDS)
-        for one in ("idh", "grade")
-    )
-    assert set(auroc_within_folds(joined, 2)["target"]) == {"idh", "grade"}
+    } <= set(methods)
+    assert [*methods["site"].features(names)] == ["site_A", "site_B"] and methods[
+        "volume"
+    ].groups == ("volume",)
+    assert "age" not in {
+        method.name for method in baseline_methods(["size_volume_share"])
+    }

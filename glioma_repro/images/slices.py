@@ -315,7 +315,9 @@ def slice_cohort(
     slicing: Slicing = Slicing(),  # the recipe
     # channels; the cohort's common ones if None
     sequences: tuple[str, ...] | None = None,
-    missing: str = "leave out",  # or impute: what becomes of a patient who lacks one
+    # impute, or keep (as NaN, for a method that fills it in `fit`): what becomes of a
+    # patient who lacks one
+    missing: str = "leave out",
     # label columns to carry along
     targets: tuple[str, ...] = ("idh", "codel_1p19q", "mgmt", "grade"),
     jobs: int | None = None,  # processes; all cores if None
@@ -323,8 +325,8 @@ def slice_cohort(
     Samples, pd.DataFrame
 ]:  # pictures with masks; who is left out or imputed, and why
     "Every patient's tumour slices as Samples; raises ReproError if nobody is left."
-    if missing not in ("leave out", "impute"):
-        raise ReproError(f"missing={missing!r}; it is 'leave out' or 'impute'")
+    if missing not in ("leave out", "impute", "keep"):
+        raise ReproError(f"missing={missing!r}; it is 'leave out', 'impute' or 'keep'")
     sequences = tuple(sequences or common_sequences(cohort))
     results, problems = map_patients(
         _slice_patient,
@@ -354,7 +356,7 @@ def slice_cohort(
         {one: cohort.labels(one) for one in targets}, index=cohort.ids
     )
     samples = Samples(
-        impute_channels(inputs) if len(imputed) else inputs,
+        impute_channels(inputs) if len(imputed) and missing == "impute" else inputs,
         table,
         labels.loc[table["participant_id"]],
         sequences,

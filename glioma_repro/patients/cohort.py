@@ -209,6 +209,9 @@ class Split:
     train: tuple[str, ...]  # participant_ids
     test: tuple[str, ...]  # participant_ids
     name: str = ""  # the site that was left out, where it is one
+    # participant_ids that choose the epoch or a threshold: neither trained on nor
+    # tested
+    validation: tuple[str, ...] = ()
 
     def known(
         self,
@@ -223,6 +226,7 @@ class Split:
             self,
             train=tuple(one for one in self.train if one in good),
             test=tuple(one for one in self.test if one in good),
+            validation=tuple(one for one in self.validation if one in good),
         )
 
 # %% ../../nbs/patients/cohort.ipynb #a1180fd6

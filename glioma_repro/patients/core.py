@@ -1408,6 +1408,8 @@ class Samples:
     targets: pd.DataFrame
     names: tuple[str, ...]  # what the channels or features are called
     masks: np.ndarray | None = None  # (N, H, W) or (N, D, H, W): segmentation targets
+    # further arrays by name, N rows each, such as features beside pictures
+    more: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self):
         self.table, self.targets = (
@@ -1423,6 +1425,12 @@ class Samples:
                 f"{number} inputs, {len(self.table)} table rows and "
                 f"{len(self.targets)} targets: they must be as many"
             )
+        for name, array in self.more.items():
+            if name in ("inputs", "masks") or len(array) != number:
+                raise SchemaError(
+                    f"the array {name!r} needs a name of its own and {number} rows; "
+                    f"it has {len(array)}"
+                )
         if "participant_id" not in self.table:
             raise SchemaError("the samples' table has no column participant_id")
         if len(self.names) != self.inputs.shape[1]:
@@ -1430,6 +1438,14 @@ class Samples:
                 f"{len(self.names)} names for {self.inputs.shape[1]} channels or "
                 "features"
             )
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Every array by its name: inputs, masks where there are some, and the further
+        ones.
+        """
+        masks = {} if self.masks is None else {"masks": self.masks}
+        return {"inputs": self.inputs, **masks, **self.more}
 
     def __len__(self):
         return len(self.inputs)
@@ -1452,6 +1468,7 @@ def take(
         self.targets.iloc[rows],
         self.names,
         None if self.masks is None else self.masks[rows],
+        {name: array[rows] for name, array in self.more.items()},
     )
 
 
@@ -1495,12 +1512,18 @@ def write(
     "Writes inputs (.npy, can be memory-mapped), table and names; whole or not at all."
     with atomic_path(folder) as temporary:
         temporary.mkdir()
-        np.save(temporary / "inputs.npy", np.asarray(self.inputs), allow_pickle=False)
-        if self.masks is not None:
-            np.save(temporary / "masks.npy", np.asarray(self.masks), allow_pickle=False)
+        for name, array in self.arrays.items():
+            np.save(temporary / f"{name}.npy", np.asarray(array), allow_pickle=False)
         self.table.to_csv(temporary / "table.csv", index=False)
         self.targets.to_csv(temporary / "targets.csv", index=False)
-        write_json(temporary / "samples.json", {"names": self.names})
+        write_json(
+            temporary / "samples.json",
+            {
+                "names": self.names,
+                "more": list(self.more),
+                "targets": list(self.targets),
+            },
+        )
         _set_aside(Path(folder), temporary.with_name(f"{temporary.name}.before"))
     return Path(folder)
 
@@ -1525,16 +1548,27 @@ def read_samples(
     is missing or broken.
     """
     folder, mode = Path(folder), "r" if memory_map else None
-    masks = folder / "masks.npy"
-    targets = read_text_table(folder / "targets.csv")
-    names = read_json(folder / "samples.json")
-    check_keys(names, {"names": [str], "*": object}, named(folder / "samples.json"))
+    masks, words = folder / "masks.npy", folder / "targets.csv"
+    about = read_json(folder / "samples.json")
+    known = {"names": [str], "more?": [str], "targets?": [str], "*": object}
+    check_keys(about, known, named(folder / "samples.json"))
+    table = read_text_table(folder / "table.csv").apply(_numbers_or_words)
+    if about.get("targets") == []:  # a table without columns cannot be read
+        targets = pd.DataFrame(index=table.index)
+    else:
+        targets = read_text_table(words)
+        targets = targets.mask(targets == "")
+    more = {
+        name: _array(inside(folder, f"{name}.npy"), mode)
+        for name in about.get("more", [])
+    }
     return Samples(
         _array(folder / "inputs.npy", mode),
-        read_text_table(folder / "table.csv").apply(_numbers_or_words),
-        targets.mask(targets == ""),
-        names["names"],
+        table,
+        targets,
+        about["names"],
         _array(masks, mode) if masks.exists() else None,
+        more,
     )
 
 
