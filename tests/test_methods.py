@@ -136,6 +136,18 @@ def test_what_was_done_is_not_done_again_unless_it_was_touched(tmp_path):
     assert all(path.stat().st_mtime_ns != stamps[path] for path in stamps)
 
 
+def test_only_the_last_model_stays_where_it_is_asked_for(tmp_path):
+    cohort, samples = made()
+    found = run([Majority()], cohort, samples, final=True, keep=False, folder=tmp_path)
+    assert [key[3] for key in found.models] == [None] and len(
+        list(tmp_path.rglob("card.json"))
+    ) == 1
+    assert (
+        len(found.costs) == 4
+        and found.model(Majority()).classes["idh"] == TARGETS["idh"]
+    )
+
+
 def test_a_fold_depends_on_the_modules_that_its_method_imports():
     mine = modules_of("glioma_repro.methods.residual_cnn")
     assert {

@@ -789,7 +789,7 @@ def people_of(
     "The patients of a split's entries, whole or by slice."
     return list(dict.fromkeys(one.split("/")[0] for one in names))
 
-# %% ../../nbs/methods/method.ipynb #4df17556
+# %% ../../nbs/methods/method.ipynb #4669febc
 @dataclass(frozen=True)
 class Fold:
     "One training of one method: everything that a worker needs, by path."
@@ -806,6 +806,7 @@ class Fold:
     mark: str  # the fingerprint
     state: dict  # of the training images, see state_of
     labels: pd.DataFrame | None = None  # dealt labels, for a null distribution
+    keep: bool = True  # whether its model stays on disk
 
     @property
     def name(self) -> str:
@@ -879,7 +880,7 @@ def _is_done(folder, mark):
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 
-# %% ../../nbs/methods/method.ipynb #2d54c6bb
+# %% ../../nbs/methods/method.ipynb #8d7663de
 def _fitted(fold, folder, train, samples, good):
     """Fits and saves; everything on one thread, so that any machine adds in the same
     order.
@@ -900,7 +901,8 @@ def _fitted(fold, folder, train, samples, good):
         "images": fold.state,
         "not for": "clinical use",
     }
-    model.save(folder / "model")
+    if fold.keep:
+        model.save(folder / "model")
     rows = dict(
         seconds=seconds, parameters=model.parameters, training_samples=len(train)
     )
@@ -1059,7 +1061,7 @@ def _store(samples, folder):
         samples.write(path)
     return str(path), mark
 
-# %% ../../nbs/methods/method.ipynb #dc0df96a
+# %% ../../nbs/methods/method.ipynb #d75c45b8
 def run_folds(
     methods,  # list of Method; their names differ
     cohort: Cohort,  # development patients, looking at the space that the methods want
@@ -1071,6 +1073,9 @@ def run_folds(
     outside: dict | None = None,  # model: external Samples, where they were made before
     # also fit on all development patients where nobody is external
     final: bool = False,
+    # keep every fold's model, not only that of all development patients (forests are
+    # slow to write)
+    keep: bool = True,
     # what was done is kept here, and not done again; a temporary one if None
     folder: str | Path | None = None,
     seed: int = 0,  # of the run
@@ -1108,7 +1113,16 @@ def run_folds(
         "external": None if external is None else external.name,
     }
     given = _Given(
-        cohort, external, tuple(targets), samples, outside, folder, seed, known, final
+        cohort,
+        external,
+        tuple(targets),
+        samples,
+        outside,
+        folder,
+        seed,
+        known,
+        final,
+        keep,
     )
     folds = [
         fold
@@ -1150,7 +1164,7 @@ _PROBLEM = [
     "problem",
 ]
 
-# %% ../../nbs/methods/method.ipynb #cb6537fd
+# %% ../../nbs/methods/method.ipynb #92e7e9e8
 @dataclass
 class _Given:
     "What all folds of a run share."
@@ -1164,6 +1178,7 @@ class _Given:
     seed: int
     fields: dict
     final: bool
+    keep: bool
 
 
 def _splits_of(given, part, method):
@@ -1183,7 +1198,7 @@ def _splits_of(given, part, method):
         Split(repeat, None, "external", everybody, others) for repeat in repeats
     ]
 
-# %% ../../nbs/methods/method.ipynb #76a21923
+# %% ../../nbs/methods/method.ipynb #00709414
 def _folds_of(method, given, protocol, part, permutations):
     "Every fold of one method under one protocol, with true and with dealt labels."
     samples = given.samples[method.name]
@@ -1211,6 +1226,7 @@ def _folds_of(method, given, protocol, part, permutations):
                 / f"repeat{split.repeat}-{where}"
             )
             own = seed_of(given.seed, "fold", split.repeat, split.fold)
+            kept = given.keep or split.fold is None
             key = fingerprint(
                 code,
                 repr(method),
@@ -1222,6 +1238,7 @@ def _folds_of(method, given, protocol, part, permutations):
                 name,
                 given.fields,
                 wanted,
+                kept,
             )
             found.append(
                 Fold(
@@ -1237,6 +1254,7 @@ def _folds_of(method, given, protocol, part, permutations):
                     key,
                     state_of(given.cohort),
                     dealt,
+                    kept,
                 )
             )
     return found
@@ -1247,7 +1265,7 @@ def _slug(name):
     plain = "".join(one if one.isalnum() else "-" for one in name)
     return plain if plain == name else f"{plain}-{fingerprint(name)[:6]}"
 
-# %% ../../nbs/methods/method.ipynb #c4b90525
+# %% ../../nbs/methods/method.ipynb #a3326f38
 def _together(folds, done, failed, problems, samples, outside, keeper):
     "All folders as one answer, in the order of the folds."
     parts, plain, models, histories, costs = [], [], {}, [], []
@@ -1284,8 +1302,8 @@ def _together(folds, done, failed, problems, samples, outside, keeper):
                         run=name, **where
                     )
                 )
-            if (folder / "cost.txt").exists():
-                costs.append(pd.read_csv(folder / "cost.txt").assign(**where))
+        if (folder / "cost.txt").exists():
+            costs.append(pd.read_csv(folder / "cost.txt").assign(**where))
         for kind, into in (("predictions", parts), ("uncorrected", plain)):
             if (folder / f"{kind}.csv").exists():
                 into.append(read_predictions(folder / f"{kind}.csv"))
