@@ -356,7 +356,7 @@ def keras_graph(
     model: keras.Model,  # built with the functional API
 ) -> tuple[list, list, object]:  # uses of layers in running order; inputs; outputs
     """How a functional Keras model runs: the one place that reads Keras' private
-    attributes, tried with Keras 3.15.
+    attributes, tried with Keras 3.12 and 3.15.
 
     Raises ReproError for a subclassed model, and for a Keras that keeps its graph
     elsewhere.
@@ -371,7 +371,7 @@ def keras_graph(
     except AttributeError as error:
         raise ReproError(
             f"Keras {keras.__version__} keeps its graph elsewhere ({error}); "
-            "networks are lowered with Keras 3.15: pip install keras==3.15.1"
+            "networks are lowered with Keras 3.12 to 3.15: pip install keras==3.15.1"
         ) from None
     nodes = [node for depth in sorted(depths, reverse=True) for node in depths[depth]]
     return nodes, keras.tree.flatten(model.input), outputs
