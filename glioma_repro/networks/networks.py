@@ -20,6 +20,11 @@ from fastcore.basics import patch
 from ..patients.core import ReproError, seed_of
 
 # %% ../../nbs/networks/networks.ipynb #711c3cce
+def _seed(*parts):
+    "A seed that every version of Keras takes: from 0 to 2**31 - 1."
+    return seed_of(*parts) % 2**31
+
+
 def _convolution(x, filters, size, strides, name, seed, activation=True):
     """Convolution without bias, batch normalisation and ReLU: He's normal initial
     weights.
@@ -32,7 +37,7 @@ def _convolution(x, filters, size, strides, name, seed, activation=True):
         use_bias=False,
         data_format="channels_first",
         name=f"{name}_conv",
-        kernel_initializer=keras.initializers.HeNormal(seed_of(seed, name)),
+        kernel_initializer=keras.initializers.HeNormal(_seed(seed, name)),
     )(x)
     x = keras.layers.BatchNormalization(
         axis=1, momentum=0.9, epsilon=1e-5, name=f"{name}_norm"
@@ -62,7 +67,7 @@ def _heads(features, heads, seed):
         target: keras.layers.Dense(
             classes,
             name=f"{target}_logits",
-            kernel_initializer=keras.initializers.GlorotUniform(seed_of(seed, target)),
+            kernel_initializer=keras.initializers.GlorotUniform(_seed(seed, target)),
         )(features)
         for target, classes in heads.items()
     }
@@ -98,9 +103,9 @@ def residual_network(
         data_format="channels_first", name="features"
     )(x)
     if dropout:
-        x = keras.layers.Dropout(
-            dropout, seed=seed_of(seed, "dropout") % 2**31, name="dropout"
-        )(x)
+        x = keras.layers.Dropout(dropout, seed=_seed(seed, "dropout"), name="dropout")(
+            x
+        )
     return keras.Model(given, _heads(x, heads, seed), name="residual_network")
 
 # %% ../../nbs/networks/networks.ipynb #faa12335
@@ -618,7 +623,7 @@ def _branch(x, branch, width, name, seed):
             padding=padding,
             data_format="channels_first",
             name=f"{name}_conv{number}",
-            kernel_initializer=keras.initializers.HeNormal(seed_of(seed, name, number)),
+            kernel_initializer=keras.initializers.HeNormal(_seed(seed, name, number)),
         )(x)
         x = keras.layers.ReLU(name=f"{name}_relu{number}")(x)
         x = keras.layers.MaxPooling2D(
@@ -652,7 +657,7 @@ def multi_scale_network(
     x = keras.layers.Dense(
         max(2, round(hidden * width)),
         name="hidden",
-        kernel_initializer=keras.initializers.HeNormal(seed_of(seed, "hidden")),
+        kernel_initializer=keras.initializers.HeNormal(_seed(seed, "hidden")),
     )(x)
     return keras.Model(
         given,
@@ -672,14 +677,14 @@ def _stage(x, filters, window, dropout, name, seed):
             3,
             data_format="channels_first",
             name=f"{name}_conv{number}",
-            kernel_initializer=keras.initializers.HeNormal(seed_of(seed, name, number)),
+            kernel_initializer=keras.initializers.HeNormal(_seed(seed, name, number)),
         )(x)
         x = keras.layers.LeakyReLU(0.3, name=f"{name}_relu{number}")(x)
     x = keras.layers.MaxPooling2D(
         window, data_format="channels_first", name=f"{name}_pool"
     )(x)
     if dropout:
-        draws = seed_of(seed, name, "dropout") % 2**31
+        draws = _seed(seed, name, "dropout")
         x = keras.layers.Dropout(dropout, seed=draws, name=f"{name}_dropout")(x)
     return x
 
@@ -707,10 +712,10 @@ def fourteen_layer_network(
     given = x = keras.Input(shape, name="picture")
     for number, (filters, window, share) in enumerate(STAGES, 1):
         x = _stage(x, filters, window, share, f"stage{number}", seed)
-    draws = [seed_of(seed, name) % 2**31 for name in ("noise", "last dropout")]
+    draws = [_seed(seed, name) for name in ("noise", "last dropout")]
     x = keras.layers.GaussianNoise(noise, seed=draws[0], name="noise")(x)
     x = keras.layers.Flatten(data_format="channels_first", name="flat")(x)
-    glorot = keras.initializers.GlorotUniform(seed_of(seed, "hidden"))
+    glorot = keras.initializers.GlorotUniform(_seed(seed, "hidden"))
     x = keras.layers.Dense(1024, name="features", kernel_initializer=glorot)(x)
     if activation == "leaky_relu":
         x = keras.layers.LeakyReLU(0.3, name="features_relu")(x)
