@@ -17,8 +17,8 @@ from glioma_repro.patients.core import (
     real_data,
     sha256_of,
 )
+from glioma_repro.patients.anatomy import EFFECTS
 from glioma_repro.patients.phantom import (
-    EFFECTS,
     LOBES,
     PhantomSettings,
     draw_attributes,
