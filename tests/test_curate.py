@@ -20,6 +20,7 @@ import SimpleITK as sitk
 from PIL import Image
 
 from glioma_repro.patients import curation
+from glioma_repro.patients import store as store_module
 from glioma_repro.patients.cohort import (
     check_no_leak,
     flow_table,
@@ -778,10 +779,10 @@ def test_a_corrected_table_is_kept_until_told(source):
     ):
         curated(source)
     path.write_text(path.read_text() + "sub-X\n")
-    with pytest.raises(SchemaError, match="participants.tsv, line 4: 1 fields"):
+    with pytest.raises(SchemaError, match="participants.tsv, line 4: 1 cells"):
         curated(source)
     path.write_text("")
-    with pytest.raises(SchemaError, match="participants.tsv is no table"):
+    with pytest.raises(SchemaError, match="participants.tsv is empty"):
         curated(source)
     whole = curated(source, overwrite=True) if path.unlink() is None else None
     assert (
@@ -795,7 +796,7 @@ def test_a_corrected_table_is_kept_until_told(source):
 
 
 def command(source, out, jobs=2):
-    code = "import sys; from glioma_repro.runs.study import main; sys.exit(main(sys.argv[1:]))"
+    code = "import sys; from glioma_repro.runs.command import main; sys.exit(main(sys.argv[1:]))"
     words = [
         "curate",
         NAME,
@@ -875,13 +876,32 @@ def test_a_killed_curate_leaves_nothing_and_goes_on(larger, tmp_path, word):
     )
 
 
+def test_where_a_patient_failed_stands_in_a_log_without_names(source, monkeypatch):
+    real, folder = store_module.check_images, source / "kaggle_3m"
+    secret = next(one.name for one in sorted(folder.iterdir()) if one.is_dir())
+
+    def broken(images, participant_id):
+        if participant_id == "sub-TCGACS0001":
+            raise RuntimeError(f"nobody foresaw this in {folder / secret}")
+        return real(images, participant_id)
+
+    monkeypatch.setattr(store_module, "check_images", broken)
+    log = curated(source).folder / "derivatives" / "curation" / "problems.log"
+    said = log.read_text(encoding="utf-8")
+    assert "sub-TCGACS0001: Traceback" in said and "raise RuntimeError" in said
+    assert secret not in said and "TCGA_CS" not in said
+    monkeypatch.setattr(store_module, "check_images", real)
+    curated(source)
+    assert not log.exists()  # it is the last call's
+
+
 def test_a_full_disk_is_said_and_nobody_is_left_out(source, monkeypatch, capsys):
     import errno
 
     from glioma_repro.runs.command import main
 
     real, words = (
-        curation.write_volume,
+        store_module.write_volume,
         [
             "curate",
             NAME,
@@ -899,13 +919,13 @@ def test_a_full_disk_is_said_and_nobody_is_left_out(source, monkeypatch, capsys)
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
         return real(image, path)
 
-    monkeypatch.setattr(curation, "write_volume", full)
+    monkeypatch.setattr(store_module, "write_volume", full)
     assert main(words) == 1
     assert (
         "No space left on device" in capsys.readouterr().err
         and not (source.parent / "out" / NAME / "participants.tsv").exists()
     )
-    monkeypatch.setattr(curation, "write_volume", real)
+    monkeypatch.setattr(store_module, "write_volume", real)
     monkeypatch.setattr(
         shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 0)
     )
@@ -951,7 +971,7 @@ def test_a_stray_quote_exchanges_nobody(source):
         and cohort.participants["histology"][0] == '"astro'
     )
     path.write_text(path.read_text().replace("\tFemale", "", 1))
-    with pytest.raises(SchemaError, match="line 2: 12 fields, the header has 13"):
+    with pytest.raises(SchemaError, match="line 2: 12 cells where the header has 13"):
         curated(source)
 
 

@@ -15,11 +15,11 @@ from glioma_repro.patients.dicom import (
     choose_series,
     chosen_series,
     convert_series,
-    import_dicom,
     read_headers,
     series_table,
-    write_dicom,
 )
+from glioma_repro.patients.scanner import write_dicom
+from glioma_repro.patients.curation import import_dicom
 
 T1 = {"0008|103e": "AX T1", "0018|0080": "500", "0018|0081": "10"}
 T2 = {"0008|103e": "AX T2", "0018|0080": "4000", "0018|0081": "100"}
@@ -126,7 +126,7 @@ def test_the_next_best_series_takes_the_place_of_one_that_cannot_be_converted(
     write_dicom(ball, tmp_path / "c", 2, T1)
     cohort = import_dicom(tmp_path, tmp_path / "bids", jobs=1)
     table = chosen_series(cohort).set_index("number")
-    assert table["chosen"].to_dict() == {1: False, 2: True}
+    assert table["chosen"].to_dict() == {"1": False, "2": True}
     assert (
         "dcm2niix made 2 volumes" in table.loc[1, "choice"]
         and cohort.problems["problem"].str.startswith("series 1: passed over").any()

@@ -17,6 +17,7 @@ import SimpleITK as sitk
 from PIL import Image
 
 from glioma_repro.patients import curation
+from glioma_repro.patients import store as store_module
 from glioma_repro.patients.core import ReproError, generator, write_volume
 from glioma_repro.patients.curation import (
     Case,
@@ -26,7 +27,8 @@ from glioma_repro.patients.curation import (
     import_brats,
 )
 from glioma_repro.patients.curation import read_labels, read_table, stack_slices, unpack
-from glioma_repro.patients.dicom import import_dicom, write_dicom
+from glioma_repro.patients.curation import import_dicom
+from glioma_repro.patients.scanner import write_dicom
 
 SECONDS = 20  # on a busy machine
 
@@ -149,14 +151,16 @@ def test_an_archive_that_is_a_folder(tmp_path):
 
 TABLES = {
     "empty": (b"", "is empty"),
-    "one row short": (b"key,x,y\nA,1,2\nB,1\n", "line 3: 2 fields, the header has 3"),
-    "one row long": (b"key,x\nA,1,2\n", "line 2: 3 fields"),
+    "one row short": (
+        b"key,x,y\nA,1,2\nB,1\n",
+        "line 3: 2 cells where the header has 3",
+    ),
+    "one row long": (b"key,x\nA,1,2\n", "line 2: 3 cells"),
     "stray quote": (b'key,x\nA,"1\nB,2\n', "line 2"),
-    "two stray quotes": (b'key,x\nA,"1\nB,2"\nC,3\n', "line 2: a quote opens a field"),
+    "two stray quotes": (b'key,x\nA,"1\nB,2"\nC,3\n', "line 2: a quote is opened"),
     "quote and more": (b'key,x\nA,"1"2\n', "line 2"),
     "column twice": (b"key,x,x\nA,1,2\n", "'x' stands twice"),
     "no key": (b"name,x\nA,1\n", "no column 'key'"),
-    "UTF-16": ("key,x\nA,1\n".encode("utf-16"), "no UTF-8 text"),
     "a picture": (b"\x89PNG\r\n\x1a\n\x00\x00" + NOISE, "no UTF-8 text"),
     "another separator": (b"key;x\nA;1\n", "no column 'key'"),
     "one endless field": (b'key,x\nA,"' + b"z" * 200_000 + b'"\n', "line 2"),
@@ -170,12 +174,15 @@ def test_a_label_table(tmp_path, kind):
     refused(lambda: read_table(tmp_path / "labels.csv", "key"), "labels.csv", said)
 
 
+def test_a_table_as_excel_saves_it(tmp_path):
+    (tmp_path / "labels.csv").write_bytes("key,x\r\nA,1\r\n".encode("utf-16"))
+    assert read_table(tmp_path / "labels.csv", "key")["x"].to_dict() == {"A": "1"}
+
+
 def test_a_table_that_is_a_folder_or_not_there(tmp_path):
     (tmp_path / "labels.csv").mkdir()
-    for name in ("labels.csv", "none.csv"):
-        refused(
-            lambda name=name: read_table(tmp_path / name, "key"), name, "cannot be read"
-        )
+    for name, said in (("labels.csv", "is a folder"), ("none.csv", "is missing")):
+        refused(lambda name=name: read_table(tmp_path / name, "key"), name, said)
 
 
 MAPPINGS = {
@@ -183,7 +190,7 @@ MAPPINGS = {
     "empty": b"",
     "ragged": b"BraTS_2019_subject_ID,TCGA_TCIA_subject_ID\nA,B,C\n",
     "quote": b'BraTS_2019_subject_ID,TCGA_TCIA_subject_ID\n"A,B\nC,D\n',
-    "UTF-16": "BraTS,TCGA\n".encode("utf-16"),
+    "Latin-1": "BraTS,TCGA,Straße\n".encode("latin-1"),
 }
 
 
@@ -296,7 +303,7 @@ def test_a_mask_of_slices_that_is_inverted(tmp_path):
     mask[3:5, 3:5] = 0
     _, stacked = stack_slices(slices(tmp_path, mask), "sub-a")
     refused(
-        lambda: curation.check_mask(sitk.GetImageFromArray(stacked), "sub-a"),
+        lambda: store_module.check_mask(sitk.GetImageFromArray(stacked), "sub-a"),
         "slice 1",
         "inverted",
     )
@@ -443,7 +450,7 @@ def test_a_damaged_record_is_made_again(tmp_path, text):
     record = tmp_path / "out" / "derivatives" / "curation" / "sub-P1.json"
     whole = json.loads(record.read_text())
     record.write_text(text)
-    assert curation.is_current(record, case, tmp_path / "out") is None
+    assert store_module.is_current(record, case, tmp_path / "out") is None
     import_brats(case, tmp_path / "out")
     assert json.loads(record.read_text()) == whole
 

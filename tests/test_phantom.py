@@ -8,6 +8,7 @@ import pytest
 import SimpleITK as sitk
 from scipy import stats
 
+from glioma_repro.patients import anatomy, scanner
 from glioma_repro.patients import phantom as ph
 from glioma_repro.patients.core import (
     SEQUENCES,
@@ -17,8 +18,8 @@ from glioma_repro.patients.core import (
     real_data,
     sha256_of,
 )
+from glioma_repro.patients.anatomy import EFFECTS
 from glioma_repro.patients.phantom import (
-    EFFECTS,
     LOBES,
     PhantomSettings,
     draw_attributes,
@@ -104,7 +105,7 @@ def test_a_patient_does_not_depend_on_the_others(small, tmp_path):
 def test_another_seed_is_other_people_and_other_hospitals():
     one, two = draw_labels(20, 3, 0), draw_labels(20, 3, 1)
     assert not set(one["participant_id"]) & set(two["participant_id"])
-    assert ph.scanner(0, "A") != ph.scanner(1, "A") != ph.scanner(1, "B")
+    assert scanner.scanner(0, "A") != scanner.scanner(1, "A") != scanner.scanner(1, "B")
 
 
 def test_phantom_is_made_once(tmp_path, monkeypatch):
@@ -229,7 +230,7 @@ def test_the_anatomy_is_the_template_seen_through_the_stored_displacement(tmp_pa
     fractions = (
         sum(
             array(made.image(one, f"label-{tissue}_probseg", "truth")).astype(float)
-            for tissue in ph.TISSUES.index
+            for tissue in anatomy.TISSUES.index
         )
         / 255
     )
@@ -237,7 +238,7 @@ def test_the_anatomy_is_the_template_seen_through_the_stored_displacement(tmp_pa
     assert np.median(np.abs(fractions[inside] - 1)) < 0.02
     template = sitk.Cast(
         sitk.Resample(
-            ph.template_maps()["t1"],
+            anatomy.template_maps()["t1"],
             made.image(one, "T1w"),
             again,
             sitk.sitkLinear,
@@ -270,11 +271,14 @@ def test_nothing_folds():
     for number in range(1, 7):
         row = draw_labels(number, 3, 3).iloc[-1]
         latent = draw_attributes(row, 3, 1.0) | dict(mass_effect=0.95)
-        place = ph.place_tumour(latent, 3, row["participant_id"], 6.0)
-        field, _ = ph.add_mass_effect(
-            ph.anatomy_displacement(3, row["participant_id"], 3.0), place, latent, 6.0
+        place = anatomy.place_tumour(latent, 3, row["participant_id"], 6.0)
+        field, _ = anatomy.add_mass_effect(
+            anatomy.anatomy_displacement(3, row["participant_id"], 3.0),
+            place,
+            latent,
+            6.0,
         )
-        assert ph.jacobian(field).min() > 0, row["participant_id"]
+        assert anatomy.jacobian(field).min() > 0, row["participant_id"]
 
 
 # ---------------------------------------------------------------- a null cohort tells
@@ -312,7 +316,7 @@ def test_labels_reach_the_images_only_through_the_effect(effect):
     same = [a == b for a, b in zip(*pictures)]
     assert all(same) if effect == 0 else not any(same)
     times = [
-        ph.draw_survival(labels, 50.0, 5, effect)["survival_days"]
+        anatomy.draw_survival(labels, 50.0, 5, effect)["survival_days"]
         for _, one in draw_labels(8, 3, 5).iterrows()
         for labels in (one, flipped(one))
     ]
@@ -329,7 +333,7 @@ def test_null_attributes_are_independent_of_labels_over_many_patients():
             )
         )
         table["frontal"] = (table["lobe"] == "frontal").astype(float)
-        numbers = [*ph.ATTRIBUTES.index, "frontal"]
+        numbers = [*anatomy.ATTRIBUTES.index, "frontal"]
         smallest[effect] = pd.Series(
             {
                 (target, one): stats.kruskal(
@@ -421,7 +425,7 @@ def test_labels_can_be_tied_to_the_site():
 
 def test_every_effect_names_known_words_and_a_source():
     assert set(EFFECTS["target"]) == {"idh", "codel_1p19q", "mgmt", "grade"}
-    assert set(EFFECTS["attribute"]) <= {*ph.ATTRIBUTES.index, *LOBES}
+    assert set(EFFECTS["attribute"]) <= {*anatomy.ATTRIBUTES.index, *LOBES}
     assert (
         EFFECTS["source"].str.contains(r"\d{4}").all()
         and not EFFECTS.duplicated(["target", "attribute"]).any()
@@ -506,8 +510,22 @@ def test_the_lobe_rule_agrees_with_an_atlas():
         pytest.skip(
             "no mni_structural_atlas: set GLIOMA_DATA to the folder of public downloads"
         )
-    rule, atlas = ph.lobe_map(), ph.lobe_map(found[0])
-    both = (atlas > 0) & (ph._coarse_head(3.0)[0] > 0.6)
+    rule, atlas = anatomy.lobe_map(), anatomy.lobe_map(found[0])
+    both = (atlas > 0) & (anatomy._coarse_head(3.0)[0] > 0.6)
     agreement = (rule == atlas)[both].mean()
     print(pd.crosstab(rule[both], atlas[both], normalize="columns").round(2))
     assert agreement > 0.75, agreement
+
+
+def test_the_version_covers_every_module_that_makes_images(monkeypatch):
+    hashed = []
+    monkeypatch.setattr(ph, "sha256_of", lambda path: hashed.append(path.name) or "")
+    ph.generator_version.__wrapped__()
+    assert sorted(hashed) == ["anatomy.py", "phantom.py", "scanner.py"]
+    makers = {
+        one.__module__.rpartition(".")[2] + ".py"
+        for one in vars(ph).values()
+        if callable(one) and getattr(one, "__module__", "").startswith(ph.__package__)
+    }
+    # what else it imports reads, writes, counts or draws numbers
+    assert makers - {*hashed} == {"core.py", "files.py"}

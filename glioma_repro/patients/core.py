@@ -6,15 +6,15 @@
 __all__ = ['SEQUENCES', 'TARGETS', 'TARGET_NAMES', 'LOG', 'PARTICIPANTS', 'PREDICTIONS', 'MEASUREMENTS', 'COLOURS',
            'PatientError', 'LeakError', 'DiskError', 'atomic_path', 'write_text', 'mark_folder', 'unsealed',
            'write_json', 'sha256_of', 'fingerprint', 'participant_label', 'inside', 'seed_of', 'generator', 'log_to',
-           'cores', 'map_patients', 'process_pool', 'header_problem', 'read_volume', 'write_volume', 'geometry',
-           'check_same_grid', 'Column', 'validate_participants', 'Cohort', 'identity', 'read_ids', 'from_bids',
-           'read_cohort', 'read_participants', 'Samples', 'read_samples', 'Predictions', 'predictions_of', 'concat',
-           'read_predictions', 'Measurements', 'read_measurements', 'measurements_of', 'set_style', 'show_images',
-           'project_root', 'real_data', 'carried']
+           'cores', 'map_patients', 'header_problem', 'read_volume', 'write_volume', 'geometry', 'check_same_grid',
+           'Column', 'validate_participants', 'Cohort', 'identity', 'read_ids', 'as_tsv', 'from_bids', 'read_cohort',
+           'read_participants', 'Samples', 'read_samples', 'Predictions', 'predictions_of', 'concat',
+           'read_typed_table', 'read_predictions', 'Measurements', 'read_measurements', 'measurements_of', 'set_style',
+           'show_images', 'project_root', 'real_data', 'carried']
 
 # %% ../../nbs/patients/core.ipynb #70daa1c0
-import errno
 import csv
+import errno
 import hashlib
 import html
 import json
@@ -25,8 +25,6 @@ import secrets
 import shutil
 import tempfile
 import traceback
-import threading
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -362,7 +360,9 @@ LOG.addHandler(logging.NullHandler())
 def log_to(
     path: str | Path,  # the log file; it is made with its first line and only added to
 ):
-    "Inside, what is logged (the traceback of a patient's failure) is kept in a file."
+    """Inside, what is logged (the traceback of a patient's failure) is kept in a file,
+    which knows patients by their participant_id alone.
+    """
     handler = logging.FileHandler(path, encoding="utf-8", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     LOG.addHandler(handler)
@@ -394,15 +394,25 @@ def _guarded(function, participant_id, own, settings):
         return participant_id, None, error.problem
     except DiskError:
         raise  # the next patient would not find room either
+    except ReproError as error:
+        return participant_id, None, str(error)
     except Exception as error:  # whatever it is, it is this patient's problem alone
         return (
             participant_id,
             None,
-            _Unforeseen(f"{type(error).__name__}: {error}", traceback.format_exc()),
+            _Unforeseen(f"{type(error).__name__}: {error}", _trace(error)),
         )
     finally:
         # with jobs=1 this is the caller's process
         sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
+
+
+def _trace(error):
+    """The lines of our code that led to an error; not its message, which may hold a
+    path with somebody's name and stands in the table of problems.
+    """
+    lines = traceback.format_tb(error.__traceback__)
+    return f"Traceback (most recent call last):\n{''.join(lines)}{type(error).__name__}"
 
 
 class _Unforeseen(str):
@@ -458,32 +468,9 @@ def map_patients(
             LOG.error("%s: %s", one, done[one][1].trace)
     return results, pd.DataFrame(problems, columns=["participant_id", "problem"])
 
-# %% ../../nbs/patients/core.ipynb #d948f56a
-def process_pool(
-    jobs: int,  # how many processes
-) -> dict:  # for joblib.parallel_config
-    "joblib's settings for processes that end when this one does, however it ends."
-    if jobs == 1:
-        return dict(backend="sequential")
-    return dict(
-        backend="loky",
-        inner_max_num_threads=1,
-        initializer=_end_with,
-        initargs=(os.getpid(),),
-    )
-
-
-def _end_with(parent):
-    "Starts a thread that ends this process when `parent` is gone."
-
-    def watch():
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
 # %% ../../nbs/patients/core.ipynb #7d7bdd03
+# each worker computes with one thread: as many workers as cores, no more threads
+_POOL = dict(backend="loky", inner_max_num_threads=1)
 _DIED = "the worker died (out of memory, or killed); run this patient alone with more memory"
 
 
@@ -493,7 +480,7 @@ def _on_processes(calls, jobs):
 
     jobs, answered = max(1, min(jobs or cores(), len(calls))), set()
     try:
-        with joblib.parallel_config(**process_pool(jobs)):
+        with joblib.parallel_config(**_POOL):
             for answer in joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(
                 joblib.delayed(_guarded)(*call) for call in calls.values()
             ):
@@ -510,7 +497,7 @@ def _alone(call):
     import joblib
 
     try:
-        with joblib.parallel_config(**process_pool(2)):
+        with joblib.parallel_config(**_POOL):
             return joblib.Parallel(n_jobs=2)([joblib.delayed(_guarded)(*call)])[0]
     except joblib.externals.loky.process_executor.BrokenProcessPool:
         return call[1], None, _DIED
@@ -1208,8 +1195,8 @@ def write(self: Cohort) -> Path:
     ignored = self.folder / ".bidsignore"  # what is no BIDS file, for the validator
     try:
         write_json(self.folder / "participants.json", dictionary)
-        write_text(self.folder / "participants.tsv", _tsv(self.participants))
-        write_text(self.folder / "problems.tsv", _tsv(self.problems))
+        write_text(self.folder / "participants.tsv", as_tsv(self.participants))
+        write_text(self.folder / "problems.tsv", as_tsv(self.problems))
         if not ignored.exists():
             write_text(ignored, "problems.tsv\nproblems.log\nmapping.yaml\n")
         write_json(
@@ -1241,7 +1228,9 @@ def _described(column):
     return {key: value for key, value in found.items() if value}
 
 
-def _tsv(table):
+def as_tsv(
+    table: pd.DataFrame,  # any table
+) -> str:
     """A table as BIDS writes it: no quotes, so a tab or a line break in a cell becomes
     a space; unknown is n/a.
     """
@@ -1311,6 +1300,7 @@ def read_cohort(
     checked = validate_participants(
         from_bids(table), named(folder / "participants.tsv")
     )
+    _check_sessions(folder, checked["participant_id"])
     return Cohort(participants=checked, folder=folder, **settings)
 
 
@@ -1320,11 +1310,37 @@ def read_participants(
     "Reads participants.tsv; raises ReproError if the folder has none."
     path = Path(folder) / "participants.tsv"
     if not os.path.lexists(path):
-        raise ReproError(
+        raise ReproError(_without_table(Path(folder)))
+    return read_text_table(path)
+
+# %% ../../nbs/patients/core.ipynb #761ce37c
+def _without_table(folder):
+    "What to do with a folder that has no participants.tsv."
+    patients = sorted(one.name for one in folder.glob("sub-*") if one.is_dir())
+    if not patients:
+        return (
             f"{named(folder)} is not a BIDS folder: no participants.tsv in it; "
             "`glioma-repro curate` makes one from a public download"
         )
-    return read_text_table(path)
+    return (
+        f"{named(folder)} has no participants.tsv, so nobody knows who its patients "
+        f"are; write one: the line participant_id, then one line each for "
+        f"{listed(patients, 60)}, and a column for each label"
+    )
+
+
+def _check_sessions(folder, participants):
+    "Raises ReproError for patients whose scans lie in folders of sessions alone."
+    for one in participants:
+        if (folder / one / "anat").is_dir() or not (folder / one).is_dir():
+            continue
+        sessions = sorted(path.name for path in (folder / one).glob("ses-*"))
+        if sessions:
+            raise ReproError(
+                f"{named(folder)}: {one} has sessions ({listed(sessions, 60)}); one "
+                f"exam a patient is read: copy the anat folder of one session to "
+                f"{one}/anat and take the _ses-… out of its files' names"
+            )
 
 # %% ../../nbs/patients/core.ipynb #afb2c97c
 def _described_settings(path):
@@ -1797,13 +1813,19 @@ def _write_table(path, table):
     return write_text(path, table.to_csv(index=False, lineterminator="\n"))
 
 
-def _read_table(path, schema, what):
-    """A CSV as strings first, so that 'NA' in a name stays a name; only an empty cell
-    is unknown.
+def read_typed_table(
+    path: str | Path,  # a CSV
+    schema: dict,  # column: pandas' type
+    what: str,  # what the table is of, for the error
+) -> pd.DataFrame:
+    """A CSV with its types: strings first, so that 'NA' in a name stays a name; only an
+    empty cell is unknown. Raises SchemaError that names the file.
     """
     table = read_text_table(path)
     table = table.mask(table == "")
     try:
+        for name in (name for name, kind in schema.items() if kind == "boolean"):
+            table[name] = _truth(table[name])
         return table.astype(
             {name: kind for name, kind in schema.items() if name in table}
         )
@@ -1811,6 +1833,14 @@ def _read_table(path, schema, what):
         raise SchemaError(
             f"{named(path)} is no table of {what}: {str(error)[:200]}"
         ) from None
+
+
+def _truth(words):
+    "True and False as Python writes them."
+    found = words.map({"True": True, "False": False})
+    if (found.isna() & words.notna()).any():
+        raise ValueError(f"{words.name}: True or False is expected")
+    return found
 
 
 @patch
@@ -1821,7 +1851,7 @@ def write(self: Predictions, path: str | Path) -> Path:
 
 def read_predictions(path: str | Path) -> Predictions:
     "Reads a predictions.csv; raises SchemaError if it is not one."
-    return Predictions(_read_table(path, PREDICTIONS, "predictions"))
+    return Predictions(read_typed_table(path, PREDICTIONS, "predictions"))
 
 
 @patch
@@ -1891,7 +1921,7 @@ class Measurements:
 # %% ../../nbs/patients/core.ipynb #e4d9323e
 def read_measurements(path: str | Path) -> Measurements:
     "Reads a measurements.csv; raises SchemaError if it is not one."
-    return Measurements(_read_table(path, MEASUREMENTS, "measurements"))
+    return Measurements(read_typed_table(path, MEASUREMENTS, "measurements"))
 
 
 def measurements_of(

@@ -10,7 +10,6 @@ __all__ = ['path_name', 'notebooks', 'find_notebook', 'read_notebook', 'runnable
 # %% ../../nbs/runs/execution.ipynb #c9fa6209
 import ast
 import io
-import json
 import logging
 import os
 import re
@@ -38,6 +37,7 @@ from glioma_repro.patients.core import (
     write_json,
     write_text,
 )
+from ..patients.files import read_json
 from .report import render_report
 from glioma_repro.runs.study import (
     code_hash,
@@ -442,9 +442,7 @@ def _plain_name(name):
 def _home_of(place):
     "The folder of the cohort whose runs stand in a place, or None."
     try:
-        return json.loads((place / ".cohort.json").read_text(encoding="utf-8"))[
-            "folder"
-        ]
+        return read_json(place / ".cohort.json")["folder"]
     except (OSError, ValueError, TypeError, KeyError):
         return None
 
@@ -521,7 +519,7 @@ def _prepare(work, mark, derivatives):
 def _read_hashes(path):
     "What an earlier start of the run has read."
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return read_json(path)
     except (OSError, ValueError, TypeError):
         return {}
 
@@ -556,7 +554,7 @@ def _finish(work, folder, mark):
 def _keep_foreign(old, folder):
     "Moves what no run made from the old folder into the new one."
     try:
-        ours = {_SEAL, *json.loads((old / _SEAL).read_text(encoding="utf-8"))["files"]}
+        ours = {_SEAL, *read_json(old / _SEAL)["files"]}
     except (OSError, ValueError, TypeError, KeyError):
         ours = {_SEAL}
     for path in sorted(one for one in old.rglob("*") if one.is_file()):

@@ -17,6 +17,7 @@ from urllib.parse import quote
 import pandas as pd
 
 from ..patients.core import TARGET_NAMES, ReproError, sha256_of, write_text
+from ..patients.files import read_json
 
 # %% ../../nbs/runs/report.ipynb #499469dd
 def in_words(
@@ -288,7 +289,7 @@ def read_results(
     "The record of a run; raises ReproError where it is none."
     path = Path(path)
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
         words = [
             found["cohort"],
             found["study"],
@@ -319,12 +320,11 @@ def is_unchanged(
     "Whether a file is what the run wrote, by the run's seal (`.run.json`)."
     path = Path(path)
     try:
-        sealed = json.loads((path.parent / ".run.json").read_text(encoding="utf-8"))[
-            "files"
-        ]
+        seal = path.parent / ".run.json"
+        if not seal.exists():
+            return True
+        sealed = read_json(seal)["files"]
         return sealed.get(path.name, "") == sha256_of(path)
-    except FileNotFoundError:
-        return True
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return False
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import nbformat
 
 from ..patients.core import ReproError, write_text
+from ..patients.files import read_json
 
 # %% ../../nbs/runs/site.ipynb #7d0b4889
 def module_of(
@@ -91,7 +92,7 @@ def publish_reports(
         report = record.parent / "report.html"
         if not report.is_file():
             continue
-        phantom = json.loads(record.read_text(encoding="utf-8")).get("phantom", False)
+        phantom = read_json(record).get("phantom", False)
         page = report.read_text(encoding="utf-8")
         page = page if phantom or pictures else without_pictures(page)
         target = Path(site) / "reports" / report.relative_to(runs)

@@ -47,6 +47,7 @@ from glioma_repro.patients.core import (
     sha256_of,
     write_json,
 )
+from ..patients.files import read_json
 from .report import Answer, answer_html, in_words
 
 # %% ../../nbs/runs/study.ipynb #2b52f108
@@ -135,7 +136,7 @@ def _hashes(root, files):
 def _remembered(store):
     "The hashes of an earlier look; none where the file is missing or damaged."
     try:
-        known = json.loads(store.read_text(encoding="utf-8"))
+        known = read_json(store)
         return {name: (list(key), str(digest)) for name, (key, digest) in known.items()}
     except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return {}

@@ -20,7 +20,6 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from glioma_repro.patients.core import (
@@ -38,6 +37,7 @@ from glioma_repro.patients.core import (
     real_data,
     sha256_of,
 )
+from ..patients.files import read_text_table, read_yaml
 from glioma_repro.statistics.measures import (
     auroc,
     bootstrap_interval,
@@ -108,7 +108,7 @@ def published_studies() -> list[str]:
 
 def _claims_of(path):
     "The rows of one file, each checked."
-    table = pd.read_csv(path, dtype="string", keep_default_na=False)
+    table = read_text_table(path)
     if list(table.columns) != list(CLAIMS):
         raise SchemaError(
             f"{path.name}: the columns are {', '.join(table.columns)}; "
@@ -216,7 +216,7 @@ def read_margins(
 ) -> pd.DataFrame:  # by quantity: margin, null (what must be beaten), null_value
     "The margins of equivalence; raises SchemaError that names the wrong entry."
     path = Path(path or carried("data_manifests", "published", "margins.yaml"))
-    content = _read_yaml(path)
+    content = read_yaml(path)
     rows = {
         name: checked(Margin, entry, f"{path.name}: {name}").model_dump()
         for name, entry in content.items()
@@ -226,21 +226,6 @@ def read_margins(
     )
     table = table.rename(columns={"must_beat": "null", "at": "null_value"})
     return table.rename_axis("quantity").astype({"null_value": float})
-
-
-def _read_yaml(path):
-    "The mapping in a YAML file; raises ReproError or SchemaError that names it."
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ReproError(f"{path} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SchemaError(
-            f"{path.name} is no YAML: {' '.join(str(error).split())[:200]}"
-        ) from None
-    if not isinstance(content, dict):
-        raise SchemaError(f"{path.name}: names with their entries are expected")
-    return content
 
 # %% ../../nbs/statistics/claims.ipynb #69ea741e
 def _difference(row):
@@ -1030,7 +1015,7 @@ def read_description(
 ) -> dict:  # its content
     """Reads and checks the description of a score file; raises SchemaError that names
     what is missing or unknown."""
-    content = _read_yaml(Path(path))
+    content = read_yaml(Path(path))
     checked(ScoreFile, content, Path(path).name)
     return content
 
@@ -1109,10 +1094,7 @@ def read_scores(
         description if isinstance(description, dict) else read_description(description),
         Path(path),
     )
-    try:
-        table = pd.read_csv(path, dtype="string", keep_default_na=False)
-    except FileNotFoundError:
-        raise ReproError(f"{path} is missing") from None
+    table = read_text_table(path)
     who, parts = _check_score_file(table, description, path.name), []
     people = {"participant_id": who} | {
         name: table[column] for name, column in description.get("keep", {}).items()
@@ -1393,7 +1375,7 @@ def included_patients(
     entry, real = described.get("included"), real_data()
     if not entry or real is None or not (real / entry["file"]).is_file():
         return None
-    table = pd.read_csv(real / entry["file"], dtype="string", keep_default_na=False)
+    table = read_text_table(real / entry["file"])
     if entry["collection"] not in table:
         raise SchemaError(f"{entry['file']}: column {entry['collection']} is missing")
     collection = table[entry["collection"]].map(entry["names"])
