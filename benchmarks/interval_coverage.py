@@ -8,6 +8,7 @@ with 1 if a stated expectation does not hold.
 """
 
 import argparse
+import functools
 import os
 import sys
 import time
@@ -21,6 +22,7 @@ import pandas as pd
 from scipy import special, stats
 
 from glioma_repro.patients.core import cores, generator
+from glioma_repro.statistics import measures
 from glioma_repro.statistics.comparison import balanced_difference, equivalence, mcnemar
 from glioma_repro.statistics.measures import (
     Scores,
@@ -35,6 +37,10 @@ from glioma_repro.statistics.measures import (
     proportion_interval,
 )
 from glioma_repro.runs.study import device_name
+
+# the same counts and the same AUROCs of few pairs come again and again
+for _name in ("proportion_interval", "newcombe_interval"):
+    setattr(measures, _name, functools.lru_cache(None)(getattr(measures, _name)))
 
 # positives, negatives, true AUROC, spread of the positives' scores (the negatives' is
 # 1), what it is like
@@ -134,24 +140,24 @@ def _names(number):
     return np.array([f"{one:03d}" for one in range(number)])
 
 
-def exact_coverage(positives):
+def exact_coverage(positives, common=COMMON):
     """Rows (COLUMNS) of every measure at a threshold, summed over all tables that two
     binomial distributions can give: no simulation, no noise.
     """
-    label = np.arange(positives + COMMON) < positives
+    label = np.arange(positives + common) < positives
     names = _names(len(label))
-    places = [np.arange(one + 1) for one in (positives, COMMON)]
+    places = [np.arange(one + 1) for one in (positives, common)]
     chances = [
-        np.outer(*map(stats.binom.pmf, places, (positives, COMMON), case))
+        np.outer(*map(stats.binom.pmf, places, (positives, common), case))
         for case in SHARES
     ]
     truths = []
     for found, spared in SHARES:
         rare = [(1 - found) * positives, found * positives]
-        matrix = np.array([[spared * COMMON, (1 - spared) * COMMON], rare])
+        matrix = np.array([[spared * common, (1 - spared) * common], rare])
         truths.append(from_confusion(matrix))
     sums = np.zeros((len(SHARES), len(AT_THRESHOLD), 4))  # given, inside, width, finite
-    for found, spared in np.argwhere(np.max(chances, axis=0) > 1e-7):
+    for found, spared in np.argwhere(np.max(chances, axis=0) > 1e-6):
         order = np.arange(len(label))
         call = np.where(label, order < found, order >= positives + spared)
         one = Scores(names, label.astype(int), np.c_[~call, call] * 1.0, ("no", "yes"))
@@ -538,12 +544,12 @@ def main():
     options = parser.parse_args()
     start, part = time.perf_counter(), 10 if options.quick else 1
     lines, wrong = ["# Coverage of intervals, false alarms of tests"], []
-    repeats = 2000 // part
+    repeats = 1000 // part
     parts = [lambda: default_lines(default_table(repeats, options.jobs), repeats)]
     if not options.defaults:
         parts += [
-            lambda: alarm_lines(1000 // part),
-            lambda: auroc_lines(max(400 // part, 100), 200, options.jobs),
+            lambda: alarm_lines(600 // part),
+            lambda: auroc_lines(max(200 // part, 100), 200, options.jobs),
             proportion_lines,
         ]
     for make in parts:

@@ -9,9 +9,9 @@ __all__ = ['AUROC_INTERVALS', 'SOURCE', 'MEASURES', 'MORE_MEASURES', 'EVALUATION
            'auroc_parts', 'auroc_covariance', 'freedom_of', 'newcombe_interval', 'auroc_interval', 'delong',
            'effective', 'delong_unpaired', 'Scores', 'classes_of', 'one_source', 'runs_of', 'scores_of',
            'measure_names', 'measure_all', 'too_few', 'bootstrap_interval', 'bootstrap_values', 'share_interval',
-           'brier_interval', 'interval_of', 'ratio_interval', 'corrected_interval', 'fold_spread', 'evaluate',
-           'sensitivity_at', 'specificity_at', 'choose_threshold', 'chosen_thresholds', 'at_thresholds', 'within_folds',
-           'as_arrays', 'auroc_within_folds', 'interval_coverage', 'summary', 'plot_measure']
+           'brier_interval', 'slope_interval', 'interval_of', 'ratio_interval', 'corrected_interval', 'fold_spread',
+           'evaluate', 'sensitivity_at', 'specificity_at', 'choose_threshold', 'chosen_thresholds', 'at_thresholds',
+           'within_folds', 'as_arrays', 'auroc_within_folds', 'interval_coverage', 'summary', 'plot_measure']
 
 # %% ../../nbs/statistics/measures.ipynb #73906341
 from dataclasses import dataclass
@@ -1081,6 +1081,35 @@ def brier_interval(
         patients = mean * (1 - mean) / (sum(parts) * tail**2)
     return proportion_interval(mean * patients, patients, "Clopper-Pearson", level)
 
+# %% ../../nbs/statistics/measures.ipynb #d2a2b1e0
+def slope_interval(
+    positive,  # (N,) whether each patient is of the positive class
+    score,  # (N,) probability of the positive class
+    slope: float,  # of calibration_line
+    level: float = 0.95,  # of confidence
+) -> tuple[float, float]:
+    """Of a calibration slope, also where no line is true: HC3 (MacKinnon and White
+    1985) with Welch's degrees of freedom over the classes.
+    """
+    positive, score, _ = _prepared(positive, score, None)
+    x = special.logit(np.clip(score, 1e-6, 1 - 1e-6))
+    edge = 20 + np.abs(slope * x).max()
+
+    def excess(constant):
+        return positive.sum() - special.expit(constant + slope * x).sum()
+
+    expected = special.expit(optimize.brentq(excess, -edge, edge) + slope * x)
+    design, weight = np.c_[np.ones(len(x)), x], expected * (1 - expected)
+    inverse = np.linalg.pinv(design.T @ (design * weight[:, None]))
+    leverage = weight * np.einsum("ij,jk,ik->i", design, inverse, design)
+    residual = (positive - expected) / np.maximum(1 - leverage, 1e-9)
+    pull = (design @ inverse[1]) * residual  # how far each patient moves the slope
+    parts = [(pull[kind] ** 2).sum() for kind in (positive, ~positive)]
+    sizes = [positive.sum(), (~positive).sum()]
+    tail = stats.t.ppf(0.5 + level / 2, freedom_of(parts, sizes))
+    half = float(tail * np.sqrt(sum(parts)))
+    return slope - half, slope + half
+
 # %% ../../nbs/statistics/measures.ipynb #2cbc67df
 def interval_of(
     name: str,  # measure
@@ -1096,8 +1125,11 @@ def interval_of(
             value, drawn[name], settings["bootstrap"], 0.95, bounds
         )
     if name.startswith("calibration"):
+        if name.endswith("slope"):
+            low, high = slope_interval(one.positive, one.scores[:, 1], value)
+            return low, high, "HC3 with t"
         line = calibration_line(one.positive, one.scores[:, 1])
-        half = stats.norm.ppf(0.975) * line[f"{name.split('_')[1]}_se"]
+        half = stats.norm.ppf(0.975) * line["intercept_se"]
         return value - half, value + half, "Wald"
     if name == "brier":
         return *brier_interval(one), "Clopper-Pearson, of the variance by class"
