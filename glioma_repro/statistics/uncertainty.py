@@ -36,6 +36,7 @@ from glioma_repro.statistics.measures import (
     classes_of,
     patient_weights,
     proportion_interval,
+    proportion_method,
     scores_of,
     too_few,
 )
@@ -379,7 +380,7 @@ def _line_rows(one):
             "value": count / len(score) / expected,
             "low": low,
             "high": high,
-            "interval": "Wilson",
+            "interval": proportion_method(len(score)),
         }
     }
     hard = int(((score < 1e-6) | (score > 1 - 1e-6)).sum())
@@ -606,7 +607,7 @@ def _sets(one, known, classes, alpha, class_conditional):
 # %% ../../nbs/statistics/uncertainty.ipynb #78e6e24f
 def conformal_summary(
     sets: pd.DataFrame,  # of conformal_sets
-) -> pd.DataFrame:  # a row a model, target and subset, for all and for each class: n, coverage, low, high (Wilson), size, decided
+) -> pd.DataFrame:  # a row a model, target and subset, for all and for each class: n, coverage, low, high (95 %), size, decided
     """Coverage of the sets (with its interval over patients), their mean size, and the
     share of patients who get exactly one class.
     """
@@ -645,7 +646,7 @@ def conformal_summary(
 def selective_accuracy(
     one: Scores,  # of one model and target
     threshold: float = 0.5,  # two classes: called positive from here on
-) -> pd.DataFrame:  # a row a number of answered patients: coverage, accuracy, low, high (Wilson), least (the smallest certainty answered)
+) -> pd.DataFrame:  # a row a number of answered patients: coverage, accuracy, low, high (95 %), least (the smallest certainty answered)
     """Accuracy among the patients answered, from the most certain to all; patients of
     equal certainty are answered together.
     """
