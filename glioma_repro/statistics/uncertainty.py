@@ -34,6 +34,7 @@ from glioma_repro.statistics.measures import (
     calibration_line,
     called,
     classes_of,
+    interval_of,
     patient_weights,
     proportion_interval,
     proportion_method,
@@ -386,20 +387,16 @@ def _line_rows(one):
     hard = int(((score < 1e-6) | (score > 1 - 1e-6)).sum())
     line = calibration_line(one.positive, score)
     for name in names[1:]:
-        value, error = line[name.split("_")[1]], line[f"{name.split('_')[1]}_se"]
-        half = stats.norm.ppf(0.975) * error
-        found[name] = {
-            "value": value,
-            "low": value - half,
-            "high": value + half,
-            "interval": "Wald",
-        }
+        value = line[name.split("_")[1]]
         if hard or not np.isfinite(value):
             found[name] = {
                 "reason": f"{hard} of {len(score)} scores are 0 or 1 and have no logit"
                 if hard
                 else "the scores tell the classes apart completely or are all equal"
             }
+            continue
+        low, high, how = interval_of(name, float(value), one, {}, {})
+        found[name] = {"value": value, "low": low, "high": high, "interval": how}
     return found
 
 # %% ../../nbs/statistics/uncertainty.ipynb #b1c05f05
