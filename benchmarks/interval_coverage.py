@@ -8,6 +8,7 @@ with 1 if a stated expectation does not hold.
 """
 
 import argparse
+import functools
 import os
 import sys
 import time
@@ -18,9 +19,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import joblib
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special, stats
 
 from glioma_repro.patients.core import cores, generator
+from glioma_repro.statistics import measures
 from glioma_repro.statistics.comparison import balanced_difference, equivalence, mcnemar
 from glioma_repro.statistics.measures import (
     Scores,
@@ -28,12 +30,17 @@ from glioma_repro.statistics.measures import (
     corrected_interval,
     delong,
     delong_unpaired,
+    from_confusion,
     interval_coverage,
     interval_of,
     measure_all,
     proportion_interval,
 )
 from glioma_repro.runs.study import device_name
+
+# the same counts and the same AUROCs of few pairs come again and again
+for _name in ("proportion_interval", "newcombe_interval"):
+    setattr(measures, _name, functools.lru_cache(None)(getattr(measures, _name)))
 
 # positives, negatives, true AUROC, spread of the positives' scores (the negatives' is
 # 1), what it is like
@@ -92,9 +99,19 @@ def coverage_table(repeats, iterations, jobs):
 
 
 SMALL = (2, 3, 5, 10, 30)  # patients of the rare class, against 50
-DEFAULTS = (
-    "auroc",
-    "auprc",
+COMMON = 50
+# shares that are called right in the rare class and in the other: thresholds between
+# the classes at AUROC 0.7, 0.8, 0.9 and 0.95, and two that favour one class
+SHARES = [
+    *((float(stats.norm.cdf(stats.norm.ppf(one) / 2**0.5)),) * 2 for one in (0.7, 0.8)),
+    *(
+        (float(stats.norm.cdf(stats.norm.ppf(one) / 2**0.5)),) * 2
+        for one in (0.9, 0.95)
+    ),
+    (0.9, 0.6),
+    (0.6, 0.9),
+]
+AT_THRESHOLD = (
     "accuracy",
     "balanced_accuracy",
     "sensitivity",
@@ -108,115 +125,168 @@ DEFAULTS = (
     "f1_weighted",
     "mcc",
     "kappa",
-    "brier",
-    "calibration_slope",
-    "calibration_intercept",
 )
+# true AUROC, spread of the rare class's scores
+MODELS = [(0.7, 1.0), (0.8, 1.0), (0.9, 1.0), (0.6, 2.0), (0.9, 2.0), (0.9, 0.4)]
+OF_SCORES = ("auroc", "auprc", "brier", "calibration_slope", "calibration_intercept")
 SETTINGS = dict(
     auroc_interval="auto", proportion="auto", bootstrap="percentile", threshold=0.5
 )
+COLUMNS = ["positives", "case", "measure", "coverage", "width", "none"]
 
 
-def _wide(label, score, at):
-    "Two-class scores whose threshold is moved to one half (on the logit scale)."
-    moved = 1 / (1 + np.exp(-(np.log(score / (1 - score)) - at)))
-    names = np.array([f"{number}" for number in range(len(label))])
-    return Scores(names, label.astype(int), np.c_[1 - moved, moved], ("no", "yes"))
+def _names(number):
+    "Names of so many patients."
+    return np.array([f"{one:03d}" for one in range(number)])
 
 
-def default_coverage(positives, value, repeats):
-    """Rows (positives, AUROC, measure, coverage, width, without one) of every default.
-
-    The truth of a measure is its value among many patients in the same mixture."""
-    at = np.sqrt(2) * stats.norm.ppf(value) / 2  # between the classes
-    label, scores = binormal_scores(
-        positives * 800 // (positives + 50) * 25,
-        50 * 800 // (positives + 50) * 25,
-        value,
-        generator("truth", positives, value),
-    )
-    truth = measure_all(_wide(label, scores[0, 0], at), list(DEFAULTS))
-    label, scores = binormal_scores(
-        positives, 50, value, generator("defaults", positives, value), repeats=repeats
-    )
-    rows = []
-    for one in scores[:, 0]:
-        sample = _wide(label, one, at)
-        found = measure_all(sample, list(DEFAULTS))
-        for name in DEFAULTS:
-            low = high = np.nan
-            if np.isfinite(found[name][0]):
-                low, high, _ = interval_of(
-                    name, float(found[name][0]), sample, {}, SETTINGS
-                )
-            rows.append(
-                (name, low <= truth[name][0] <= high, high - low, np.isnan(low))
-            )
-    table = pd.DataFrame(rows, columns=["measure", "inside", "width", "none"])
-    given = table[~table["none"]].groupby("measure")[["inside", "width"]].mean()
-    none = table.groupby("measure")["none"].mean()
+def exact_coverage(positives, common=COMMON):
+    """Rows (COLUMNS) of every measure at a threshold, summed over all tables that two
+    binomial distributions can give: no simulation, no noise.
+    """
+    label = np.arange(positives + common) < positives
+    names = _names(len(label))
+    places = [np.arange(one + 1) for one in (positives, common)]
+    chances = [
+        np.outer(*map(stats.binom.pmf, places, (positives, common), case))
+        for case in SHARES
+    ]
+    truths = []
+    for found, spared in SHARES:
+        rare = [(1 - found) * positives, found * positives]
+        matrix = np.array([[spared * common, (1 - spared) * common], rare])
+        truths.append(from_confusion(matrix))
+    sums = np.zeros((len(SHARES), len(AT_THRESHOLD), 4))  # given, inside, width, finite
+    for found, spared in np.argwhere(np.max(chances, axis=0) > 1e-6):
+        order = np.arange(len(label))
+        call = np.where(label, order < found, order >= positives + spared)
+        one = Scores(names, label.astype(int), np.c_[~call, call] * 1.0, ("no", "yes"))
+        values = measure_all(one, list(AT_THRESHOLD))
+        for place, name in enumerate(AT_THRESHOLD):
+            value = float(values[name][0])
+            if not np.isfinite(value):
+                continue
+            low, high, _ = interval_of(name, value, one, {}, SETTINGS)
+            for case, truth in enumerate(truths):
+                inside = low - 1e-9 <= truth[name] <= high + 1e-9
+                wide = (high - low, 1) if np.isfinite(high - low) else (0, 0)
+                chance = chances[case][found, spared]
+                sums[case, place] += chance * np.array([1, inside, *wide])
+    given, inside, width, finite = np.moveaxis(sums, -1, 0)
     return [
         (
             positives,
-            value,
+            f"{SHARES[case][0]:.2f}, {SHARES[case][1]:.2f}",
             name,
-            given["inside"].get(name, np.nan),
-            given["width"].get(name, np.nan),
-            none[name],
+            inside[case, place] / given[case, place],
+            width[case, place] / finite[case, place],
+            max(0.0, 1 - given[case, place]),
         )
-        for name in DEFAULTS
+        for case in range(len(SHARES))
+        for place, name in enumerate(AT_THRESHOLD)
     ]
+
+
+def _true_values(positives, value, spread, at):
+    "Measures of the scores among 20,000 evenly spaced quantiles of each class."
+    number = 20_000
+    normal = stats.norm.ppf((np.arange(number) + 0.5) / number)
+    shift = np.sqrt(1 + spread**2) * stats.norm.ppf(value)
+    score = special.expit(np.r_[spread * normal + shift, normal] - at)
+    label = np.arange(2 * number) < number
+    weights = np.where(label, positives / number, COMMON / number)[None]
+    codes = label.astype(int)
+    one = Scores(_names(2 * number), codes, np.c_[1 - score, score], ("no", "yes"))
+    found = measure_all(one, list(OF_SCORES), weights)
+    return {name: float(values[0]) for name, values in found.items()} | {"auroc": value}
+
+
+def simulated_coverage(positives, value, spread, repeats):
+    "Rows (COLUMNS) of the measures of scores; of calibration a fifth of the data sets."
+    at = np.sqrt(1 + spread**2) * stats.norm.ppf(value) / 2  # between the classes
+    truth = _true_values(positives, value, spread, at)
+    draw = generator("defaults", positives, value, spread)
+    label, scores = binormal_scores(
+        positives, COMMON, value, draw, repeats=repeats, spread=spread
+    )
+    names, found = _names(len(label)), {name: [] for name in OF_SCORES}
+    for number, score in enumerate(scores[:, 0]):
+        moved = special.expit(special.logit(score) - at)
+        both = np.c_[1 - moved, moved]
+        one = Scores(names, label.astype(int), both, ("no", "yes"))
+        wanted = OF_SCORES if number < repeats // 5 else OF_SCORES[:3]
+        for name, values in measure_all(one, list(wanted)).items():
+            low = high = np.nan
+            if np.isfinite(values[0]):
+                low, high, _ = interval_of(name, float(values[0]), one, {}, SETTINGS)
+            found[name].append((low, high))
+    rows = []
+    for name, limits in found.items():
+        low, high = np.array(limits).T
+        given = np.isfinite(low)
+        inside = (low <= truth[name]) & (truth[name] <= high)
+        width, hit = np.mean((high - low)[given]), np.mean(inside[given])
+        case = f"AUROC {value:g}, spread {spread:g}"
+        rows.append((positives, case, name, hit, width, 1 - given.mean()))
+    return rows
 
 
 def default_table(repeats, jobs):
     "Coverage of every default interval at 2, 3, 5, 10 and 30 against 50."
-    parts = joblib.Parallel(n_jobs=jobs)(
-        joblib.delayed(default_coverage)(positives, value, repeats)
+    calls = [joblib.delayed(exact_coverage)(positives) for positives in SMALL]
+    calls += [
+        joblib.delayed(simulated_coverage)(positives, *model, repeats)
         for positives in SMALL
-        for value in (0.7, 0.8, 0.9)
-    )
-    return pd.DataFrame(
-        [row for part in parts for row in part],
-        columns=["positives", "auroc", "measure", "coverage", "width", "none"],
-    )
+        for model in MODELS
+    ]
+    parts = joblib.Parallel(n_jobs=jobs)(calls)
+    return pd.DataFrame([row for part in parts for row in part], columns=COLUMNS)
 
 
-def default_lines(table, slack):
+def default_lines(table, repeats):
     "Markdown lines, and what is not as wanted: from 5 a class on."
+    shares = "; ".join(f"{a:.2f} and {b:.2f}" for a, b in SHARES)
+    models = "; ".join(f"{a:g} with spread {b:g}" for a, b in MODELS)
     lines = [
         "",
-        "Every default interval, rare class against 50; true AUROC 0.7, 0.8, 0.9, "
-        "threshold between the classes: mean and worst coverage, mean width where "
-        "finite, share of data sets without an interval (with its reason). Wanted "
-        "from 5 a class on: mean at least 0.94, worst at least 0.92.",
+        "## Every default interval, rare class against 50",
+        "",
+        "Mean and worst coverage over the cases (mean width where finite; share of data "
+        "sets without a value, which have a reason instead). Wanted from 5 a class on: "
+        "mean at least 0.94, worst at least 0.92.",
+        "",
+        "* Measures at a threshold: exact, summed over all tables of two binomial "
+        f"distributions, for true sensitivity and specificity of {shares}.",
+        f"* AUROC, AUPRC, Brier score: {repeats} binormal data sets a cell (a coverage "
+        f"is known to {(0.05 * 0.95 / repeats) ** 0.5:.3f}), calibration {repeats // 5} "
+        f"({(0.05 * 0.95 / (repeats // 5)) ** 0.5:.3f}), for true AUROC {models}; the "
+        "truth is that of 20,000 quantiles of each class.",
         "",
         "| measure | "
-        + " | ".join(f"{one} against 50" for one in SMALL)
+        + " | ".join(f"{one} against {COMMON}" for one in SMALL)
         + " | mean from 5 | worst from 5 |",
         "|" + "---|" * (len(SMALL) + 3),
     ]
     wrong = []
-    for name in DEFAULTS:
+    for name in (*AT_THRESHOLD, *OF_SCORES):
         own = table[table["measure"] == name]
-        cells = []
-        for positives in SMALL:
-            part = own[own["positives"] == positives]
-            width = part["width"][np.isfinite(part["width"])].mean()
-            none = part["none"].mean()
-            note = f", none {none:.2f}" if none else ""
-            cells.append(
-                f"{part['coverage'].mean():.3f} / {part['coverage'].min():.3f}"
-                f" (width {width:.2f}{note})"
-            )
-        enough = own[own["positives"] >= 5]["coverage"]
-        lines.append(
-            f"| {name} | "
-            + " | ".join(cells)
-            + f" | {enough.mean():.3f} | {enough.min():.3f} |"
-        )
-        if enough.mean() < 0.94 - slack or enough.min() < 0.92 - slack:
-            wrong.append(f"{name}: mean {enough.mean():.3f}, worst {enough.min():.3f}")
+        cells = [_cell(own[own["positives"] == one]) for one in SMALL]
+        enough = own[own["positives"] >= 5]
+        mean, worst = enough["coverage"].mean(), enough["coverage"].min()
+        lines.append(f"| {name} | {' | '.join(cells)} | {mean:.3f} | {worst:.3f} |")
+        if mean < 0.94 or worst < 0.92:
+            row = enough.loc[enough["coverage"].idxmin()]
+            at = f"{row['positives']} against {COMMON}, {row['case']}"
+            wrong.append(f"{name}: mean {mean:.3f}, worst {worst:.3f} ({at})")
     return lines, wrong
+
+
+def _cell(part):
+    "Mean and worst coverage, width and share without a value at one size."
+    none = part["none"].mean()
+    note = f", none {none:.2f}" if none >= 0.005 else ""
+    hit = f"{part['coverage'].mean():.3f} / {part['coverage'].min():.3f}"
+    return f"{hit} (width {part['width'].mean():.2f}{note})"
 
 
 def proportion_table():
@@ -375,55 +445,25 @@ def folds_alarm(repeats):
     return np.mean(alarms, 0)
 
 
-def main():
-    "Runs everything, writes the table, checks the expectations."
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--quick", action="store_true", help="a tenth of the simulations"
-    )
-    parser.add_argument(
-        "--defaults", action="store_true", help="the default intervals alone"
-    )
-    parser.add_argument("--jobs", type=int, default=cores())
-    options = parser.parse_args()
-    (repeats, iterations), start = (
-        (60, 100) if options.quick else (1000, 200),
-        time.perf_counter(),
-    )
-    slack = 0.03 if options.quick else 0.0
-    if options.defaults:
-        lines, wrong = default_lines(default_table(repeats, options.jobs), slack)
-        print(f"{repeats} data sets a size and AUROC", *lines, *wrong, sep="\n")
-        sys.exit(bool(wrong))
-    lines, wrong = (
-        [
-            "# Coverage of intervals, false alarms of tests",
-            "",
-            f"{repeats} simulated binormal test sets a line, {iterations} "
-            "bootstrap draws over patients each; the aim is 0.95. "
-            "Spread: standard deviation of the positives' scores against "
-            "the negatives'. "
-            '"DeLong, bare" has no width where the classes are perfectly apart; '
-            '"DeLong" as in this library takes Newcombe\'s interval there.',
-            "",
-            "| positives | negatives | AUROC | spread | like | interval | "
-            "coverage | truth below | truth above | mean width | expected |",
-            "|" + "---|" * 11,
-        ],
-        [],
-    )
-    for (
-        positives,
-        negatives,
-        value,
-        spread,
-        what,
-        name,
-        hit,
-        below,
-        above,
-        width,
-    ) in coverage_table(repeats, iterations, options.jobs):
+def auroc_lines(repeats, iterations, jobs):
+    "All intervals of an AUROC at the sizes of the studies: lines, what is not expected."
+    lines = [
+        "",
+        "## Intervals of an AUROC, at the sizes of the studies",
+        "",
+        f"{repeats} simulated binormal test sets a line (a coverage of 0.9 is known to "
+        f"{(0.09 / repeats) ** 0.5:.3f}), {iterations} bootstrap draws over patients "
+        "each; the aim is 0.95. Spread: standard deviation of the positives' scores "
+        'against the negatives\'. "DeLong, bare" has no width where the classes are '
+        'perfectly apart; "DeLong" as in this library takes Newcombe\'s interval there.',
+        "",
+        "| positives | negatives | AUROC | spread | like | interval | "
+        "coverage | truth below | truth above | mean width | expected |",
+        "|" + "---|" * 11,
+    ]
+    wrong, slack = [], 2 * (0.09 / repeats) ** 0.5
+    for row in coverage_table(repeats, iterations, jobs):
+        positives, negatives, value, spread, what, name, hit, *rest = row
         low, high = EXPECTED.get((name, positives, spread), (None, None))
         expected = "" if low is None else f"{low:g} to {high:g}"
         if low is not None and not low - slack <= hit <= high + slack:
@@ -431,33 +471,49 @@ def main():
                 f"{name}, {positives} against {negatives}, spread {spread:g}: "
                 f"{hit:.3f}, expected {expected}"
             )
+        numbers = " | ".join(f"{one:.3f}" for one in (hit, *rest))
         lines.append(
             f"| {positives} | {negatives} | {value:g} | {spread:g} | {what} | {name} "
-            f"| {hit:.3f} | {below:.3f} | {above:.3f} | {width:.3f} | {expected} |"
+            f"| {numbers} | {expected} |"
         )
-    lines += [
+    return lines, wrong
+
+
+def proportion_lines():
+    "Exact coverage of the intervals of a share: lines, what is not expected."
+    lines = [
         "",
-        "Proportions (exact, by summation):",
+        "## Shares (exact, by summation)",
         "",
         "| n | true share | interval | coverage | expected |",
         "|---|---|---|---|---|",
     ]
+    wrong = []
     for n, share, method, hit in proportion_table():
         low = 0.95 if method == "Clopper-Pearson" else 0.91
         if hit < low - 1e-9:
             wrong.append(f"{method}, n = {n}: {hit:.3f}, expected at least {low}")
         lines.append(f"| {n} | {share:g} | {method} | {hit:.3f} | at least {low} |")
-    lines += [
+    return lines, wrong
+
+
+def alarm_lines(repeats):
+    "False alarms of the tests: lines, what is not expected."
+    slack = 2 * (0.06 * 0.94 / repeats) ** 0.5
+    lines = [
         "",
-        "False alarms at 5 % (two models equally good; true AUROC 0.8, correlation "
-        "0.5 within a class):",
+        "## False alarms at 5 %",
+        "",
+        f"{repeats} data sets a line: two models equally good, true AUROC 0.8, "
+        f"correlation 0.5 within a class; a rate is known to {slack / 2:.3f}.",
         "",
         "| positives | negatives | test | false alarms | expected |",
         "|---|---|---|---|---|",
     ]
+    wrong = []
     for positives, negatives, test, rate in alarm_table(repeats):
-        high = 0.08 + slack
-        if rate > high:
+        high = 0.06 if test.startswith("DeLong, paired") else 0.08
+        if rate > high + slack:
             wrong.append(
                 f"{test}, {positives} against {negatives}: {rate:.3f}, expected at "
                 f"most {high}"
@@ -465,31 +521,50 @@ def main():
         lines.append(
             f"| {positives} | {negatives} | {test} | {rate:.3f} | at most {high:g} |"
         )
-    found, lacking = default_lines(default_table(repeats, options.jobs), slack)
-    wrong += lacking
     plain, corrected = folds_alarm(max(repeats // 8, 50))
     lines += [
         f"| 40 | 60 | plain t over 10 x 5 folds | {plain:.3f} | above 0.1 |",
         f"| 40 | 60 | corrected resampled t | {corrected:.3f} | at most 0.08 |",
     ]
-    if plain < 0.1 or corrected > 0.08 + slack:
+    if plain < 0.1 or corrected > 0.08 + 3 * slack:
         wrong.append(
             f"t tests over folds: plain {plain:.3f}, corrected {corrected:.3f}"
         )
-    lines += found
-    lines += [
-        "",
-        "Every expectation holds."
-        if not wrong
-        else "Not as expected: " + "; ".join(wrong) + ".",
-        "",
-        f"{time.perf_counter() - start:.0f} s on {options.jobs} of {device_name()}.",
-    ]
-    text = "\n".join(lines) + "\n"
-    print(text)
-    place = Path(__file__).parent / "results" / "interval_coverage.md"
-    place.parent.mkdir(exist_ok=True)
-    place.write_text(text, encoding="utf-8")
+    return lines, wrong
+
+
+def main():
+    "Runs everything, writes the table, checks the expectations."
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a tenth of the data sets")
+    parser.add_argument(
+        "--defaults", action="store_true", help="the default intervals alone, unwritten"
+    )
+    parser.add_argument("--jobs", type=int, default=cores())
+    options = parser.parse_args()
+    start, part = time.perf_counter(), 10 if options.quick else 1
+    lines, wrong = ["# Coverage of intervals, false alarms of tests"], []
+    repeats = 1000 // part
+    parts = [lambda: default_lines(default_table(repeats, options.jobs), repeats)]
+    if not options.defaults:
+        parts += [
+            lambda: alarm_lines(600 // part),
+            lambda: auroc_lines(max(200 // part, 100), 200, options.jobs),
+            proportion_lines,
+        ]
+    for make in parts:
+        found, lacking = make()
+        lines, wrong = lines + found, wrong + lacking
+        print(*found, *lacking, sep="\n", flush=True)
+    verdict = "Not as expected: " + "; ".join(wrong) + "."
+    seconds = (
+        f"{time.perf_counter() - start:.0f} s on {options.jobs} of {device_name()}."
+    )
+    lines += ["", verdict if wrong else "Every expectation holds.", "", seconds]
+    if not options.defaults:
+        place = Path(__file__).parent / "results" / "interval_coverage.md"
+        place.parent.mkdir(exist_ok=True)
+        place.write_text("\n".join(lines) + "\n", encoding="utf-8")
     sys.exit(bool(wrong))
 
 

@@ -2,6 +2,9 @@
 must hold for any scores, and bad input.
 """
 
+import importlib.util
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -41,6 +44,7 @@ from glioma_repro.statistics.masks import (
 from glioma_repro.statistics.measures import (
     AUROC_INTERVALS,
     Scores,
+    at_thresholds,
     auprc,
     auroc,
     auroc_interval,
@@ -52,6 +56,8 @@ from glioma_repro.statistics.measures import (
     bootstrap_values,
     brier,
     calibration_line,
+    choose_threshold,
+    chosen_thresholds,
     confusion,
     corrected_interval,
     delong,
@@ -63,6 +69,8 @@ from glioma_repro.statistics.measures import (
     patient_weights,
     proportion_interval,
     scores_of,
+    sensitivity_at,
+    specificity_at,
 )
 from glioma_repro.statistics.uncertainty import (
     conformal_sets,
@@ -929,6 +937,111 @@ def test_the_default_interval_of_an_auroc_covers(positives, spread):
     )
     found = [delong(label, one[0]) for one in scores]
     assert np.mean([one["low"] <= 0.9 <= one["high"] for one in found]) > 0.92
+
+
+def coverage_benchmark():
+    "benchmarks/interval_coverage.py as a module."
+    place = Path(__file__).parents[1] / "benchmarks" / "interval_coverage.py"
+    spec = importlib.util.spec_from_file_location("interval_coverage", place)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("positives, common", [(5, 20), (9, 12)])
+def test_every_default_interval_at_a_threshold_covers(positives, common):
+    found = coverage_benchmark().exact_coverage(positives, common)
+    table = pd.DataFrame(
+        found, columns=["m", "case", "measure", "hit", "width", "none"]
+    )
+    assert set(table["measure"]) >= {"f1", "likelihood_ratio_negative", "mcc", "npv"}
+    worst = table.groupby("measure")["hit"].agg(["mean", "min"])
+    assert (worst["mean"] >= 0.94).all() and (worst["min"] >= 0.92).all(), worst
+
+
+@pytest.mark.parametrize("positives, value, spread", [(5, 0.6, 2.0), (10, 0.9, 2.0)])
+def test_every_default_interval_of_scores_covers(positives, value, spread):
+    rows = coverage_benchmark().simulated_coverage(positives, value, spread, 400)
+    covered = {row[2]: row[3] for row in rows}
+    assert set(covered) > {"auroc", "auprc", "brier", "calibration_slope"}
+    assert min(covered.values()) >= 0.92, covered
+
+
+def test_wilson_is_taken_only_where_it_holds():
+    def worst(number):
+        shares = np.linspace(0.05, 0.95, 91)
+        limits = [proportion_interval(one, number) for one in range(number + 1)]
+        low, high = np.array(limits).T
+        chance = stats.binom.pmf(np.arange(number + 1), number, shares[:, None])
+        inside = (low <= shares[:, None]) & (shares[:, None] <= high)
+        return (chance * inside).sum(1).min()
+
+    assert worst(40) >= 0.95 and worst(99) >= 0.95 and worst(100) >= 0.92
+
+
+def test_sensitivity_where_the_specificity_is_fixed():
+    label, scores = binormal_scores(20, 40, 0.85, generator("fixed"), repeats=300)
+    shift = np.sqrt(2) * stats.norm.ppf(0.85)
+    truth = stats.norm.cdf(shift - stats.norm.ppf(0.8))
+    inside, turned = [], []
+    for score in scores[:, 0]:
+        found = sensitivity_at(label, score, 0.8)
+        assert found["low"] <= found["value"] <= found["high"]
+        false, true, _ = metrics.roc_curve(label, score, drop_intermediate=False)
+        assert found["value"] == pytest.approx(true[false <= 0.2 + 1e-9].max())
+        inside.append(found["low"] <= truth <= found["high"])
+        other = specificity_at(label, score, 0.8)
+        assert (score[label] >= other["threshold"]).mean() >= 0.8
+        turned.append(other["low"] <= truth <= other["high"])
+    assert np.mean(inside) >= 0.94 and np.mean(turned) >= 0.94
+    assert np.isnan(sensitivity_at([1, 1], [0.2, 0.4])["value"])
+    with pytest.raises(ReproError, match="between 0 and 1"):
+        sensitivity_at([0, 1], [0.2, 0.4], 90)
+
+
+def test_a_threshold_is_chosen_by_its_rule():
+    label, scores = binormal_scores(15, 40, 0.8, generator("rules"))
+    score = np.round(scores[0, 0], 2)
+    one = Scores(np.arange(55), label.astype(int), np.c_[1 - score, score], ("a", "b"))
+
+    def shares(rule):
+        call = score >= choose_threshold(one, rule)
+        return call[label].mean(), (~call[~label]).mean()
+
+    false, true, _ = metrics.roc_curve(label, score)
+    assert sum(shares("youden")) - 1 == pytest.approx((true - false).max())
+    assert shares("sensitivity=0.9")[0] >= 0.9 and shares("specificity = 0.9")[1] >= 0.9
+    assert shares("sensitivity=1") == (1, (score[~label] < score[label].min()).mean())
+    assert shares("specificity=1")[1] == 1
+    for rule in ("best", "sensitivity", "sensitivity=90", "specificity=x", "youden=1"):
+        with pytest.raises(ReproError, match="youden"):
+            choose_threshold(one, rule)
+
+
+def test_thresholds_come_from_validation_patients_only():
+    own = some(12, 40, seed=1, folds=4, repeat=0)
+    held = some(12, 40, seed=2, folds=4, repeat=0, subset="validation")
+    chosen = chosen_thresholds(concat([own, held]), "specificity=0.8")
+    assert len(chosen) == 4 and chosen["threshold"].nunique() > 1
+    other = own.table.assign(label=own.table["label"].iloc[::-1].to_numpy())
+    people = other.drop_duplicates("participant_id").set_index("participant_id")
+    other["label"] = other["participant_id"].map(people["label"])
+    again = chosen_thresholds(concat([Predictions(other), held]), "specificity=0.8")
+    pd.testing.assert_frame_equal(chosen, again)  # test labels do not matter
+    moved = at_thresholds(own, chosen)
+    for row in chosen.itertuples():
+        before, after = (scores_of(t.select(fold=row.fold)) for t in (own, moved))
+        calls = before.scores[:, 1] >= row.threshold
+        assert ((after.scores[:, 1] >= 0.5) == calls).all()
+    table = evaluate(moved, ["sensitivity"])
+    assert np.isfinite(table["low"]).all() and table["n"].iloc[0] == 52
+    with pytest.raises(ReproError, match="validation"):
+        chosen_thresholds(own)
+    few = some(2, 40, seed=2, folds=4, repeat=0, subset="validation")
+    chosen = chosen_thresholds(few)
+    assert chosen["threshold"].isna().all() and (chosen["reason"] != "").all()
+    with pytest.raises(ReproError, match="no training"):
+        at_thresholds(own, chosen)
 
 
 @pytest.mark.parametrize("level", ["patient", "slice"])

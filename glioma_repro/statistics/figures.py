@@ -508,7 +508,7 @@ def plot_calibration(
     iterations: int = 200,  # bootstrap draws of patients for the band
     seed: int = 0,  # of the draws
 ):  # matplotlib figure, one panel a target; its `alt` says the numbers
-    """Reliability diagram: share of positives against mean score with Wilson intervals,
+    """Reliability diagram: share of positives against mean score with 95 % intervals,
     and a smooth curve with a band.
     """
     panels, words = {}, []

@@ -9,8 +9,9 @@ __all__ = ['AUROC_INTERVALS', 'SOURCE', 'MEASURES', 'MORE_MEASURES', 'EVALUATION
            'auroc_parts', 'auroc_covariance', 'freedom_of', 'newcombe_interval', 'auroc_interval', 'delong',
            'effective', 'delong_unpaired', 'Scores', 'classes_of', 'one_source', 'runs_of', 'scores_of',
            'measure_names', 'measure_all', 'too_few', 'bootstrap_interval', 'bootstrap_values', 'share_interval',
-           'brier_interval', 'interval_of', 'corrected_interval', 'fold_spread', 'evaluate', 'within_folds',
-           'as_arrays', 'auroc_within_folds', 'interval_coverage', 'summary', 'plot_measure']
+           'brier_interval', 'slope_interval', 'interval_of', 'ratio_interval', 'corrected_interval', 'fold_spread',
+           'evaluate', 'sensitivity_at', 'specificity_at', 'choose_threshold', 'chosen_thresholds', 'at_thresholds',
+           'within_folds', 'as_arrays', 'auroc_within_folds', 'interval_coverage', 'summary', 'plot_measure']
 
 # %% ../../nbs/statistics/measures.ipynb #73906341
 from dataclasses import dataclass
@@ -342,7 +343,9 @@ def calibration_curve(
     positive,  # (N,) whether each patient is of the positive class
     score,  # (N,) probability of the positive class
     bins: int = 5,  # groups of about equal size; ties stay together
-) -> pd.DataFrame:  # a row a group: n, score (mean), observed (share of positives), low, high (Wilson, 95 %)
+) -> (
+    pd.DataFrame
+):  # a row a group: n, score (mean), observed (share of positives), low, high (95 %)
     """Calibration curve: mean score against the share of positives, in groups of
     patients with similar scores.
     """
@@ -368,7 +371,7 @@ def calibration_curve(
 def proportion_interval(
     count: float,  # successes
     n: float,  # trials; of clusters, their effective number
-    method: str = "auto",  # Clopper-Pearson below 30 trials, else Wilson; or by name
+    method: str = "auto",  # Clopper-Pearson below 100 trials, else Wilson; or by name
     level: float = 0.95,  # of confidence
 ) -> tuple[float, float]:
     "Interval of a proportion (Wilson 1927, Clopper and Pearson 1934; statsmodels)."
@@ -391,8 +394,8 @@ def proportion_interval(
 def proportion_method(
     n: float,  # trials
 ) -> str:
-    "What `auto` takes: Wilson's interval covers too little below 30 trials."
-    return "Clopper-Pearson" if n < 30 else "Wilson"
+    "What `auto` takes: below 100 trials Wilson's interval can cover 0.90 only."
+    return "Clopper-Pearson" if n < 100 else "Wilson"
 
 # %% ../../nbs/statistics/measures.ipynb #8785b7b5
 def placements(
@@ -1055,23 +1058,57 @@ def brier_interval(
     one: Scores,  # of one model and target
     level: float = 0.95,  # of confidence
 ) -> tuple[float, float]:
-    "Of the Brier score: t over each class's patients; hard calls: of the error rate."
+    """Of the Brier score: that of the share whose number of patients gives its variance
+    (t over each class's patients); few right or wrong ones make it skewed, as a share.
+    """
     target = np.eye(one.scores.shape[1])[one.codes]
     each = 0.5 * ((one.scores - target) ** 2).sum(1)
-    frame = pd.DataFrame(dict(who=one.participants, code=one.codes, each=each))
-    parts, sizes = [], []
-    for _, group in frame.groupby("code"):
-        sums = (group["each"] - group["each"].mean()).groupby(group["who"]).sum()
+    mean, parts, sizes = float(each.mean()), [], []
+    for code in np.unique(one.codes):
+        mine = one.codes == code
+        place = np.unique(one.participants[mine], return_inverse=True)[1]
+        sums = np.bincount(place, each[mine] - each[mine].mean())
         small = len(sums) / max(len(sums) - 1, 1)
         parts.append(small * (sums**2).sum() / len(each) ** 2)
         sizes.append(len(sums))
-    if sum(parts) < 1e-20:
+    if sum(parts) < 1e-20:  # soft scores that are all alike say nothing about a spread
         hard, patients = np.isin(each, (0, 1)).all(), effective(one.participants)
-        found = proportion_interval(each.mean() * patients, patients, level=level)
-        return found if hard else (np.nan, np.nan)
+        if not hard:
+            return np.nan, np.nan
+    else:
+        ends = 0.5 + level / 2
+        tail = stats.t.ppf(ends, freedom_of(parts, sizes)) / stats.norm.ppf(ends)
+        patients = mean * (1 - mean) / (sum(parts) * tail**2)
+    return proportion_interval(mean * patients, patients, "Clopper-Pearson", level)
+
+# %% ../../nbs/statistics/measures.ipynb #d2a2b1e0
+def slope_interval(
+    positive,  # (N,) whether each patient is of the positive class
+    score,  # (N,) probability of the positive class
+    slope: float,  # of calibration_line
+    level: float = 0.95,  # of confidence
+) -> tuple[float, float]:
+    """Of a calibration slope, also where no line is true: HC3 (MacKinnon and White
+    1985) with Welch's degrees of freedom over the classes.
+    """
+    positive, score, _ = _prepared(positive, score, None)
+    x = special.logit(np.clip(score, 1e-6, 1 - 1e-6))
+    edge = 20 + np.abs(slope * x).max()
+
+    def excess(constant):
+        return positive.sum() - special.expit(constant + slope * x).sum()
+
+    expected = special.expit(optimize.brentq(excess, -edge, edge) + slope * x)
+    design, weight = np.c_[np.ones(len(x)), x], expected * (1 - expected)
+    inverse = np.linalg.pinv(design.T @ (design * weight[:, None]))
+    leverage = weight * np.einsum("ij,jk,ik->i", design, inverse, design)
+    residual = (positive - expected) / np.maximum(1 - leverage, 1e-9)
+    pull = (design @ inverse[1]) * residual  # how far each patient moves the slope
+    parts = [(pull[kind] ** 2).sum() for kind in (positive, ~positive)]
+    sizes = [positive.sum(), (~positive).sum()]
     tail = stats.t.ppf(0.5 + level / 2, freedom_of(parts, sizes))
-    half = tail * np.sqrt(sum(parts))
-    return max(float(each.mean() - half), 0.0), min(float(each.mean() + half), 1.0)
+    half = float(tail * np.sqrt(sum(parts)))
+    return slope - half, slope + half
 
 # %% ../../nbs/statistics/measures.ipynb #2cbc67df
 def interval_of(
@@ -1088,11 +1125,14 @@ def interval_of(
             value, drawn[name], settings["bootstrap"], 0.95, bounds
         )
     if name.startswith("calibration"):
+        if name.endswith("slope"):
+            low, high = slope_interval(one.positive, one.scores[:, 1], value)
+            return low, high, "HC3 with t"
         line = calibration_line(one.positive, one.scores[:, 1])
-        half = stats.norm.ppf(0.975) * line[f"{name.split('_')[1]}_se"]
+        half = stats.norm.ppf(0.975) * line["intercept_se"]
         return value - half, value + half, "Wald"
     if name == "brier":
-        return *brier_interval(one), "t over patients by class"
+        return *brier_interval(one), "Clopper-Pearson, of the variance by class"
     kind, _, word = name.partition("_")
     kinds = len(one.classes)
     if kind in ("auroc", "auprc"):
@@ -1137,8 +1177,9 @@ def _one_order(kind, code, one, settings):
         found = delong(rest, score, method=settings["auroc_interval"], clusters=who)
         return found["low"], found["high"], found["interval"]
     patients = effective(one.participants[rest])
-    found = proportion_interval(auprc(rest, score) * patients, patients, "Wilson")
-    return *found, "Wilson, of the positives"
+    how = proportion_method(patients)
+    found = proportion_interval(auprc(rest, score) * patients, patients, how)
+    return *found, f"{how}, of the positives"
 
 # %% ../../nbs/statistics/measures.ipynb #f30a7f82
 def _threshold_interval(name, one, settings):
@@ -1167,7 +1208,7 @@ def _threshold_interval(name, one, settings):
         name, codes, calls = kind, codes.astype(int), calls.astype(int)
     matrix = confusion(codes, calls, kinds)
     if "ratio" in name:
-        return *_ratio_interval(name, matrix, codes, one), "log of the ratio"
+        return *_ratio_interval(name, matrix, codes, one), "of the two shares (MOVER-R)"
     patients = [effective(one.participants[codes == kind]) for kind in range(kinds)]
     if kinds > 2 and name.startswith("f1"):
         parts = [
@@ -1179,22 +1220,34 @@ def _threshold_interval(name, one, settings):
     return *share_interval(name, matrix, patients, method), "of the classes' shares"
 
 # %% ../../nbs/statistics/measures.ipynb #f450b6bd
-def _ratio_interval(name, matrix, codes, one):
-    "Of a likelihood ratio of two classes: two proportions on the log scale."
-    from statsmodels.stats.proportion import confint_proportions_2indep
+def ratio_interval(
+    shares: tuple[float, float],  # above and below the line, of other patients each
+    numbers: tuple[float, float],  # patients of each
+    level: float = 0.95,  # of confidence
+) -> tuple[float, float]:  # NaN where nobody stands below the line
+    "Of a ratio of two shares, by Clopper-Pearson of each (MOVER-R: Donner, Zou 2012)."
+    (p, low_p, high_p), (q, low_q, high_q) = (
+        (share, *proportion_interval(share * n, n, "Clopper-Pearson", level))
+        for share, n in zip(shares, numbers)
+    )
+    if not q > 0:
+        return np.nan, np.nan
 
+    def root(above, below):
+        inside = (p * q) ** 2 - above * (2 * p - above) * below * (2 * q - below)
+        return p * q + np.sqrt(max(inside, 0.0))
+
+    low = low_p * (2 * p - low_p) / root(low_p, high_q) if p > 0 else 0.0
+    high = root(high_p, low_q) / (low_q * (2 * q - low_q))
+    return float(low), float(high)
+
+
+def _ratio_interval(name, matrix, codes, one):
+    "Of a likelihood ratio of two classes: the shares that are called so."
     column = 1 if name.endswith("positive") else 0
     numbers = [effective(one.participants[codes == kind]) for kind in (1, 0)]
     shares = [matrix[kind, column] / matrix[kind].sum() for kind in (1, 0)]
-    low, high = confint_proportions_2indep(
-        shares[0] * numbers[0],
-        numbers[0],
-        shares[1] * numbers[1],
-        numbers[1],
-        compare="ratio",
-        method="log-adjusted",
-    )
-    return float(low), float(high)
+    return ratio_interval(shares, numbers)
 
 
 def _needs_bootstrap(name, one, settings):
@@ -1463,6 +1516,136 @@ def _evaluate_one(table, measures, settings, spread=True):
             | folds.get(name, {})
         )
     return rows
+
+# %% ../../nbs/statistics/measures.ipynb #755a0a3a
+def sensitivity_at(
+    positive,  # (N,) whether each patient is of the positive class
+    score,  # (N,) score; a patient counts once: slices are averaged before
+    specificity: float = 0.9,  # share of negatives called negative, at least
+    level: float = 0.95,  # of confidence
+) -> dict:  # value, low, high, threshold: from this score on, called positive
+    """Sensitivity where the specificity is fixed: the threshold's order statistics and
+    Clopper-Pearson, combined (MOVER). NaN where a class is missing.
+    """
+    positive, score, _ = _prepared(positive, score, None)
+    up, down = score[positive], np.sort(score[~positive])
+    if not 0 <= specificity <= 1:
+        raise ReproError(f"a share between 0 and 1 can be kept; not {specificity}")
+    if not len(up) or not len(down):
+        return dict.fromkeys(("value", "low", "high", "threshold"), np.nan)
+    ends = stats.binom.ppf([0.5 - level / 2, 0.5 + level / 2], len(down), specificity)
+    needed = int(np.ceil(specificity * len(down) - 1e-9))
+    sorted_scores = np.r_[-np.inf, down, np.inf]
+    cuts = sorted_scores[[needed, max(int(ends[0]), 0), int(ends[1]) + 1]]
+    value, highest, lowest = ((up > cut).mean() for cut in cuts)
+    low, high = proportion_interval(value * len(up), len(up), level=level)
+    return dict(
+        value=float(value),
+        low=float(max(value - np.hypot(value - low, value - lowest), 0)),
+        high=float(min(value + np.hypot(high - value, highest - value), 1)),
+        threshold=float(np.nextafter(cuts[0], np.inf)),
+    )
+
+
+def specificity_at(
+    positive,  # (N,) whether each patient is of the positive class
+    score,  # (N,) score; a patient counts once
+    sensitivity: float = 0.9,  # share of positives called positive, at least
+    level: float = 0.95,  # of confidence
+) -> dict:  # value, low, high, threshold: from this score on, called positive
+    "Specificity where the sensitivity is fixed: `sensitivity_at`, turned around."
+    other = ~_prepared(positive, score, None)[0]
+    found = sensitivity_at(other, -np.asarray(score, float), sensitivity, level)
+    return found | dict(threshold=-float(np.nextafter(found["threshold"], -np.inf)))
+
+# %% ../../nbs/statistics/measures.ipynb #24e7ae6e
+def choose_threshold(
+    scores: Scores,  # of one training, of patients it is NOT judged on
+    # youden: greatest sensitivity + specificity; sensitivity=0.9: the highest threshold
+    # that finds so many; specificity=0.9: the lowest that spares so many
+    rule: str = "youden",
+) -> float:  # from this score on, called positive; halfway between two patients' scores
+    "A threshold by a rule; raises ReproError for an unknown rule or a missing class."
+    word, _, number = rule.replace(" ", "").partition("=")
+    try:
+        wanted = float(number or "nan")
+    except ValueError:
+        wanted = np.nan
+    fixed = word in ("sensitivity", "specificity") and 0 <= wanted <= 1
+    if not fixed and (word, number) != ("youden", ""):
+        raise ReproError(
+            f"no rule {rule!r} for a threshold; known are youden, sensitivity=SHARE "
+            "and specificity=SHARE with a share between 0 and 1"
+        )
+    if len(scores.classes) != 2 or min(scores.patients.values()) < 1:
+        raise ReproError(
+            "a threshold is chosen between two classes that are both there"
+        )
+    positive, score = scores.positive, scores.scores[:, 1]
+    each = np.unique(score)
+    cuts = np.r_[each[0], (each[1:] + each[:-1]) / 2, np.nextafter(each[-1], 2)]
+    found = (score[positive] >= cuts[:, None]).mean(1)
+    spared = (score[~positive] < cuts[:, None]).mean(1)
+    if word == "sensitivity":
+        return float(cuts[found >= wanted - 1e-9].max())
+    if word == "specificity":
+        return float(cuts[spared >= wanted - 1e-9].min())
+    best = cuts[found + spared > (found + spared).max() - 1e-9]
+    return float(best[len(best) // 2])
+
+# %% ../../nbs/statistics/measures.ipynb #c648fe68
+_TRAINING = [name for name in SOURCE if name != "subset"] + _RUN
+
+
+def chosen_thresholds(
+    predictions: Predictions,  # with patients of the subset below
+    rule: str = "youden",  # of choose_threshold
+    on: str = "validation",  # the subset on which it is chosen
+    minimum: int = 2,  # patients of each class that it needs
+) -> pd.DataFrame:  # a row a training: study … seed, threshold (NaN), n, rule, reason
+    "The threshold of every training of every model of two classes."
+    table = predictions.table[predictions.table["subset"] == on]
+    if not len(table):
+        known = ", ".join(sorted(predictions.table["subset"].dropna().unique()))
+        raise ReproError(
+            f"no patient of the subset {on!r} is scored, so that no threshold can be "
+            f"chosen there; the subsets are {known}"
+        )
+    rows = []
+    for key, part in table.groupby(_TRAINING, dropna=False, sort=False):
+        one = scores_of(part)
+        reason = too_few(one, minimum)
+        if not reason and len(one.classes) != 2:
+            reason = "more than two classes: the highest score wins"
+        chosen = np.nan if reason else choose_threshold(one, rule)
+        found = dict(threshold=chosen, n=len(one.codes), rule=rule, reason=reason)
+        rows.append(dict(zip(_TRAINING, key)) | found)
+    return pd.DataFrame(rows).astype({name: "Int64" for name in _RUN})
+
+
+def at_thresholds(
+    predictions: Predictions,  # of the patients that are judged
+    thresholds: pd.DataFrame,  # of chosen_thresholds
+) -> Predictions:  # scores whose threshold is 0.5; trainings without one are left out
+    """Each training's scores (slices averaged), stretched in two straight pieces so that
+    its threshold becomes one half: for measures at a threshold only.
+    """
+    table = predictions.per_patient().table
+    table = table.astype({name: "Int64" for name in _RUN})
+    given = thresholds.dropna(subset="threshold")[[*_TRAINING, "threshold"]]
+    table = table.merge(given, on=_TRAINING, validate="many_to_one")
+    if not len(table):
+        raise ReproError("no training of these predictions has a chosen threshold")
+    target = table["target"].map(lambda one: TARGETS[one][1])
+    second = (table["class"] == target).to_numpy()
+    score = np.where(second, table["score"], 1 - table["score"])
+    cut = table["threshold"].to_numpy(float)
+    rest = np.where(cut < 1, 1 - cut, 1.0)
+    above = 0.5 + 0.5 * (score - cut) / rest
+    below = 0.5 * score / np.where(cut > 0, cut, 1.0)
+    moved = np.where(score >= cut, above, below)
+    table["score"] = np.where(second, moved, 1 - moved)
+    return Predictions(table.drop(columns="threshold"))
 
 # %% ../../nbs/statistics/measures.ipynb #f0ef5a0f
 def within_folds(

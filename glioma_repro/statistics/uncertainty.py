@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy import optimize, special, stats
+from scipy import optimize, special
 
 from glioma_repro.patients.core import (
     COLOURS,
@@ -34,8 +34,10 @@ from glioma_repro.statistics.measures import (
     calibration_line,
     called,
     classes_of,
+    interval_of,
     patient_weights,
     proportion_interval,
+    proportion_method,
     scores_of,
     too_few,
 )
@@ -379,26 +381,22 @@ def _line_rows(one):
             "value": count / len(score) / expected,
             "low": low,
             "high": high,
-            "interval": "Wilson",
+            "interval": proportion_method(len(score)),
         }
     }
     hard = int(((score < 1e-6) | (score > 1 - 1e-6)).sum())
     line = calibration_line(one.positive, score)
     for name in names[1:]:
-        value, error = line[name.split("_")[1]], line[f"{name.split('_')[1]}_se"]
-        half = stats.norm.ppf(0.975) * error
-        found[name] = {
-            "value": value,
-            "low": value - half,
-            "high": value + half,
-            "interval": "Wald",
-        }
+        value = line[name.split("_")[1]]
         if hard or not np.isfinite(value):
             found[name] = {
                 "reason": f"{hard} of {len(score)} scores are 0 or 1 and have no logit"
                 if hard
                 else "the scores tell the classes apart completely or are all equal"
             }
+            continue
+        low, high, how = interval_of(name, float(value), one, {}, {})
+        found[name] = {"value": value, "low": low, "high": high, "interval": how}
     return found
 
 # %% ../../nbs/statistics/uncertainty.ipynb #b1c05f05
@@ -606,7 +604,7 @@ def _sets(one, known, classes, alpha, class_conditional):
 # %% ../../nbs/statistics/uncertainty.ipynb #78e6e24f
 def conformal_summary(
     sets: pd.DataFrame,  # of conformal_sets
-) -> pd.DataFrame:  # a row a model, target and subset, for all and for each class: n, coverage, low, high (Wilson), size, decided
+) -> pd.DataFrame:  # a row a model, target and subset, for all and for each class: n, coverage, low, high (95 %), size, decided
     """Coverage of the sets (with its interval over patients), their mean size, and the
     share of patients who get exactly one class.
     """
@@ -645,7 +643,7 @@ def conformal_summary(
 def selective_accuracy(
     one: Scores,  # of one model and target
     threshold: float = 0.5,  # two classes: called positive from here on
-) -> pd.DataFrame:  # a row a number of answered patients: coverage, accuracy, low, high (Wilson), least (the smallest certainty answered)
+) -> pd.DataFrame:  # a row a number of answered patients: coverage, accuracy, low, high (95 %), least (the smallest certainty answered)
     """Accuracy among the patients answered, from the most certain to all; patients of
     equal certainty are answered together.
     """
