@@ -191,13 +191,12 @@ th button:focus-visible, summary:focus-visible, .wide:focus-visible {
 .headline p { font-size: 1.1rem; margin: .2rem 0; }
 summary { cursor: pointer; } summary h2 { display: inline; font-size: 1.35rem; }
 details { border-top: 1px solid var(--line); padding: .6rem 0; }
-nav ol { padding-left: 1.2rem; margin: .3rem 0; } nav { font-size: .9rem; }
-@media (min-width: 75rem) { body.sections { max-width: 86rem; display: grid;
-  grid-template-columns: 14rem minmax(0, 1fr); column-gap: 2.5rem; }
-  nav { position: sticky; top: 1rem; align-self: start; max-height: 95vh;
-  overflow-y: auto; } }
+nav ol { padding-left: 1.8rem; margin: .3rem 0; } nav { font-size: .9rem; }
+@media (min-width: 75rem) { body.sections { max-width: 84rem; padding-left: 17rem; }
+  nav { position: fixed; top: 1rem; width: 14.5rem; max-height: 95vh;
+  left: max(1rem, calc(50vw - 42rem + 1rem)); overflow-y: auto; } }
 @media print { :root { color-scheme: light; } nav, .csv { display: none; }
-  body.sections { display: block; max-width: none; } figure, tr { break-inside: avoid; }
+  body.sections { max-width: none; padding: 0; } figure, tr { break-inside: avoid; }
   .wide, .output_html { overflow: visible; } table { font-size: .7rem; } }
 </style>"""
 
@@ -240,7 +239,8 @@ def table_html(
     name: str,  # what a screen reader and the saved file call it
 ) -> str:
     "A table that sorts and scrolls by itself, with a link to its numbers as a CSV."
-    shown = frame.astype(object).map(in_words)
+    shown = frame.loc[:, [_says_something(frame[one]) for one in frame]]
+    shown = shown.astype(object).map(in_words)
     body = shown.to_html(index=False, escape=True, border=0, classes="sorts")
     body = body.replace("<th>", "<th scope='col'>")
     plain = frame.to_csv(index=False, lineterminator="\n").encode("utf-8")
@@ -250,6 +250,11 @@ def table_html(
         f'href="data:text/csv;base64,{base64.b64encode(plain).decode()}">CSV</a>'
     )
     return f'<div class="wide" role="region" aria-label="{said}">{body}</div>{link}'
+
+
+def _says_something(column):
+    "Whether a column holds anything but gaps; an empty one is in the CSV alone."
+    return bool((column.notna() & column.astype(str).ne("")).any())
 
 # %% ../../nbs/runs/report.ipynb #fd4cf8a4
 def sections_of(
@@ -296,19 +301,35 @@ def render_report(
         if cell.cell_type == "markdown" or cell.get("outputs")
     ]
     cells = answer_first([_with_mathml(cell) for cell in shown])
-    parts = [(head, mine) for head, mine in sections_of(cells) if mine]
+    (_, opening), *parts = sections_of(cells)
+    parts = [(head, mine) for head, mine in parts if mine]
     body, contents = [], []
-    for number, (head, mine) in enumerate(parts):
+    for number, (head, mine) in enumerate(parts, start=1):
         inside = _body_of(mine, notebook.metadata)
-        if head:
-            inside, line = _folded(f"part-{number}", head, inside)
-            contents.append(line)
-        body.append(inside)
-    nav = ""
-    if contents:
-        listed = "".join(contents)
-        nav = f"<nav aria-label='Sections'><b>Sections</b><ol>{listed}</ol></nav>"
-    return _page(title, nav + f"<main>{''.join(body)}</main>", bool(nav))
+        section, line = _folded(f"part-{number}", head, inside)
+        body.append(section)
+        contents.append(line)
+    # title and answers, then the contents, then the introduction
+    lead = [one for one in opening if _leads(one)]
+    prose = [one for one in opening if not _leads(one)]
+    parts = [_body_of(lead, notebook.metadata), _contents(contents)]
+    parts += [_body_of(prose, notebook.metadata), *body]
+    return _page(title, f"<main>{''.join(parts)}</main>", bool(contents))
+
+
+def _leads(cell):
+    "Whether a cell is the title, or holds the answers."
+    if cell.cell_type == "markdown":
+        return cell.source.startswith("# ")
+    return all(_place_of(one) == _TOP for one in cell.outputs)
+
+
+def _contents(lines):
+    "The list of sections, beside the text where there is room."
+    if not lines:
+        return ""
+    listed = "".join(lines)
+    return f"<nav aria-label='Sections'><b>Sections</b><ol>{listed}</ol></nav>"
 
 
 def _page(title, body, sections=False):
