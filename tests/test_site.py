@@ -5,6 +5,7 @@ step.
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,16 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 import gallery  # noqa: E402
 import readme  # noqa: E402
+
+from glioma_repro.patients.cohort import manifests  # noqa: E402
+from glioma_repro.patients.phantom import phantom_settings  # noqa: E402
+from glioma_repro.runs.command import _parser  # noqa: E402
+from glioma_repro.runs.execution import (  # noqa: E402
+    describe_parameters,
+    parse_value,
+    read_notebook,
+    runnable,
+)
 
 NOTEBOOKS = sorted(
     path
@@ -256,7 +267,40 @@ def test_nbdev_prepares_every_page_and_loses_nothing(tmp_path):
         place = path.relative_to(ROOT / "nbs")
         made = json.loads((tmp_path / "_proc" / place).read_text(encoding="utf-8"))
         text = "\n".join("".join(cell["source"]) for cell in made["cells"])
-        for cell in nbformat.read(path, as_version=4).cells[1:]:
+        for cell in nbformat.read(tmp_path / "nbs" / place, as_version=4).cells[1:]:
             if cell.cell_type == "markdown":
                 assert words_of(cell.source) in text, f"{place}: {cell.source[:60]}"
     assert (tmp_path / "README.md").read_bytes() == (ROOT / "README.md").read_bytes()
+
+
+def commands():
+    """Every command of ours in the guides and on the front page: its page, its words."""
+    for path in [ROOT / "nbs" / "index.ipynb", *(ROOT / "nbs" / "guides").glob("*.*")]:
+        for cell in nbformat.read(path, as_version=4).cells:
+            for block in re.findall(r"```sh\n(.*?)```", cell.source, re.DOTALL):
+                for line in block.splitlines():
+                    if line.startswith("glioma-repro "):
+                        yield path.name, shlex.split(line, comments=True)[1:]
+
+
+def test_every_command_of_the_guides_is_one():
+    """The study, its parameters and their values, the known cohort, the options."""
+    seen = [(page, words) for page, words in commands() if words != ["--help"]]
+    assert len(seen) > 15
+    grammar, names = _parser()[0], runnable()
+    for page, words in seen:
+        said = f"{page}: glioma-repro {' '.join(words)}"
+        args = grammar.parse_args(words)
+        if args.command == "curate":
+            assert args.name in manifests(), said
+        if args.command != "run" or args.name is None:
+            continue
+        assert args.name in names, said
+        known = describe_parameters(read_notebook(names[args.name]))
+        for name, *values in args.parameters:
+            assert name in known, said
+            for value in values:
+                parse_value(value, known[name].default, name, known[name].choices)
+        for cohort in args.cohort or []:
+            if cohort.startswith("phantom"):
+                phantom_settings(cohort)

@@ -362,8 +362,9 @@ def test_help_of_a_study_says_what_its_parameters_mean(tmp_path, capsys):
 # none is added
 UNDESCRIBED = set(
     """
-akkus2017 baselines brain chang2018 claims classical clinical cohort core curation explanation figures import networks
-phantom preprocess radiomics registration segmentation slices statistics texture training uncertainty augmentation
+akkus2017 augmentation baselines brain chang2018 classical cohort comparison contour
+core curation dicom download explanation files masks measures networks phantom
+preprocess query radiomics registration slices texture training
 vandervoort2022_table2""".split()
 )
 

@@ -123,6 +123,11 @@ def source_of(path: Path) -> str:
         return picture.text.get("source", "")
 
 
+def _guides_last(page: Page) -> bool:
+    """Guides have no pictures, and stand in the opening lines already."""
+    return page.floor == "Guides"
+
+
 def gallery_text(found: list[Page]) -> str:
     """The list of all pages in Markdown: a section a floor, a row a page."""
     lines = [
@@ -137,7 +142,8 @@ def gallery_text(found: list[Page]) -> str:
             lines += ["", f"### {floor}", "", "| | |", "|---|---|"]
         shown = ""
         if page.picture:
-            words = re.sub(r"[\[\]|\n]+", " ", page.alt).strip()
+            words = page.alt or f"A picture from the page {page.title}"
+            words = re.sub(r"[\[\]|\n]+", " ", words).strip()
             shown = f"[![{words}]({page.thumbnail})]({page.path})"
         sentence = page.sentence.replace("|", "\\|")
         lines.append(f"| {shown} | **[{page.title}]({page.path})**: {sentence} |")

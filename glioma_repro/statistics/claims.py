@@ -1088,7 +1088,9 @@ def _barcodes(
     """The patient's barcode in its one spelling, since it is the identity across
     cohorts; raises SchemaError for what is none.
     """
-    found = names.map(lambda name: identity(name, "")).astype("string")
+    # TCGA-EZ-7265A of the published scores is patient TCGA-EZ-7265
+    bare = names.astype("string").str.replace(r"([-_]\w{4})[A-Z]$", r"\1", regex=True)
+    found = bare.map(lambda name: identity(name, "")).astype("string")
     if not found.str.startswith("TCGA-").all():
         raise SchemaError(
             f"{source}: {names[~found.str.startswith('TCGA-')].iloc[0]!r} is no TCGA "
