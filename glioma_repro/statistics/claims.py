@@ -1356,17 +1356,17 @@ def recomputed(
     paper's own interval, and the ends of both kinds of bootstrap (`basic_low`, …)."""
     cells = []
     for name, (soft, hard) in rows.items():
-        area = evaluate(
-            soft, ["auroc"], iterations=draws, seed=seed, auroc_interval="bootstrap"
-        ).iloc[0]
+        area = evaluate(soft, ["auroc"]).iloc[0].copy()
         drawn = bootstrap_values(
             scores_of(soft), ["auroc"], iterations=draws, seed=seed
         )["auroc"]
         errors = monte_carlo_error(drawn[np.isfinite(drawn)], iterations)
         ends = dict(zip(("low_error", "high_error"), errors))
-        for kind in ("percentile", "basic"):
-            low, high, _ = bootstrap_interval(area["value"], drawn, kind)
+        # drawn as the papers draw: whoever comes, not so many of each class
+        for kind in ("basic", "percentile"):
+            low, high, how = bootstrap_interval(area["value"], drawn, kind)
             ends |= {f"{kind}_low": low, f"{kind}_high": high}
+        area[["low", "high", "interval"]] = low, high, how
         table = evaluate(
             hard, measures.get(name, measures[""]), iterations=200, seed=seed
         )
