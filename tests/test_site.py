@@ -142,7 +142,8 @@ def lacks_alt(cell):
     return False
 
 
-# pages with pictures that nobody has described yet; a name goes from here, none is added
+# pages with pictures that nobody has described yet; a name goes from here, none is
+# added
 WITHOUT_ALT = set(
     """
 features/radiomics features/texture images/brain images/contour images/preprocess
@@ -274,7 +275,7 @@ def test_nbdev_prepares_every_page_and_loses_nothing(tmp_path):
 
 
 def commands():
-    """Every command of ours in the guides and on the front page: its page, its words."""
+    """Every command of ours in the guides and on the front page: page and words."""
     for path in [ROOT / "nbs" / "index.ipynb", *(ROOT / "nbs" / "guides").glob("*.*")]:
         for cell in nbformat.read(path, as_version=4).cells:
             for block in re.findall(r"```sh\n(.*?)```", cell.source, re.DOTALL):

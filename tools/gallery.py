@@ -1,6 +1,6 @@
 """Makes the front page's gallery from the notebooks: nbs/gallery/*.png (small copies of
-pictures that stand in committed outputs) and the cells of nbs/index.ipynb that list every
-page (`--check`: only says whether they are in step).
+pictures that stand in committed outputs) and the cells of nbs/index.ipynb that list
+every page (`--check`: only says whether they are in step).
 
 What the project found on real patients is one figure of numbers. It is drawn from
 data_manifests/findings.csv, a row a target and method, each with the command that gives

@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def readme() -> str:
-    """The text cells of the index; links to notebooks and pictures seen from the root."""
+    """The text cells of the index; links are those seen from the root."""
     cells = json.loads((ROOT / "nbs" / "index.ipynb").read_text(encoding="utf-8"))[
         "cells"
     ]

@@ -62,8 +62,8 @@ def notebooks(
     # where to look; the project's own notebooks if None
     folder: str | Path | None = None,
 ) -> dict[str, Path]:  # name without number: its file
-    """Every step and study of every folder, by name; raises ReproError that names both where
-    two have one name.
+    """Every step and study of every folder, by name; raises ReproError that names both
+    where two have one name.
     """
     folder, found = Path(folder or carried("notebooks")), {}
     for path in sorted(folder.rglob("*.ipynb")):
@@ -454,7 +454,8 @@ def _plain_name(name):
     "A cohort's name as one folder's name."
     if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,99}", name):
         return name
-    return f"{re.sub(r'[^A-Za-z0-9.]+', '-', name).strip('.-')[:60] or 'cohort'}-{fingerprint(name)[:6]}"
+    plain = re.sub(r"[^A-Za-z0-9.]+", "-", name).strip(".-")[:60] or "cohort"
+    return f"{plain}-{fingerprint(name)[:6]}"
 
 
 def _home_of(place):

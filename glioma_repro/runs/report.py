@@ -135,11 +135,15 @@ def forest_svg(
     chance = ""
     if _is_number(answer.chance):
         at = f"{width * answer.chance:.1f}"
-        chance = f"<line x1='{at}' x2='{at}' y1='1' y2='15' stroke='var(--chance, #777)' stroke-dasharray='2'/>"
+        chance = (
+            f"<line x1='{at}' x2='{at}' y1='1' y2='15' "
+            "stroke='var(--chance, #777)' stroke-dasharray='2'/>"
+        )
     return (
         f"<svg width='{width}' height='16' viewBox='0 0 {width} 16' role='img' "
         f"aria-label='{two_digits(answer.low)} to {two_digits(answer.high)}'>"
-        f"<line x1='0' x2='{width}' y1='15.5' y2='15.5' stroke='var(--line, #ccc)'/>{chance}"
+        f"<line x1='0' x2='{width}' y1='15.5' y2='15.5' stroke='var(--line, #ccc)'/>"
+        f"{chance}"
         f"<line x1='{low}' x2='{high}' y1='8' y2='8' stroke='var(--mark, #0072B2)' "
         "stroke-width='2'/>"
         f"<circle cx='{value}' cy='8' r='3.5' fill='var(--mark, #0072B2)'/></svg>"
@@ -177,6 +181,7 @@ table { border-collapse: collapse; font-size: .85rem; overflow-wrap: normal;
   font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .5rem; text-align: left !important; max-width: 26rem;
   border-bottom: 1px solid var(--line); vertical-align: top; }
+td svg { display: block; }
 th button { all: unset; cursor: pointer; font-weight: bold; }
 th button::after { content: " \\2195"; color: var(--soft); }
 th[aria-sort=ascending] button::after { content: " \\2191"; }
@@ -560,10 +565,13 @@ def _cell(run, runs):
             if answer.known
             else ""
         )
-        text = f"{name}{' (external)' if answer.subset == 'external' else ''}: {answer.measure} {two_digits(answer.value)}{interval}"
+        where = " (external)" if answer.subset == "external" else ""
+        figure = f"{answer.measure} {two_digits(answer.value)}{interval}"
+        text = html.escape(f"{name}{where}: {figure}")
         lines.append(
             "<span "
-            f'title="{html.escape(sentence_of(answer), quote=True)}">{html.escape(text)}</span> {forest_svg(answer)}'
+            f'title="{html.escape(sentence_of(answer), quote=True)}">'
+            f"{text}</span> {forest_svg(answer)}"
         )
     return "<br>".join(lines)
 

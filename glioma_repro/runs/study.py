@@ -439,8 +439,8 @@ def figure(
     figure,  # matplotlib figure
     caption: str = "",  # what it says, in a sentence
 ):
-    """Shows a figure in the report and saves it; its `alt`, or else the caption, is read
-    to who cannot see it.
+    """Shows a figure in the report and saves it; its `alt`, or else the caption, is
+    read to who cannot see it.
     """
     import matplotlib.pyplot as plt
 
