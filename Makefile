@@ -36,6 +36,7 @@ docs: $(INSTALLED)
 	@[ -z "$(REPORTS)" ] || $(BIN)/python -c "from glioma_repro.runs.site import publish_reports; publish_reports('$(REPORTS)', '_docs')"
 
 readme: $(INSTALLED)
+	$(BIN)/python tools/gallery.py
 	$(BIN)/python tools/readme.py
 
 clean:

@@ -2,15 +2,37 @@
 step.
 """
 
+import json
+import os
 import re
+import shlex
+import shutil
+import subprocess
+import sys
 from configparser import ConfigParser
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 import yaml
 
 ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
+
+import gallery  # noqa: E402
+import readme  # noqa: E402
+
+from glioma_repro.patients.cohort import manifests  # noqa: E402
+from glioma_repro.patients.phantom import phantom_settings  # noqa: E402
+from glioma_repro.runs.command import _parser  # noqa: E402
+from glioma_repro.runs.execution import (  # noqa: E402
+    describe_parameters,
+    parse_value,
+    read_notebook,
+    runnable,
+)
+
 NOTEBOOKS = sorted(
     path
     for path in (ROOT / "nbs").rglob("*.ipynb")
@@ -42,8 +64,19 @@ def test_the_sidebar_lists_every_notebook_once_in_the_order_of_the_data():
     assert sorted(pages) == sorted(
         path.relative_to(ROOT / "nbs").as_posix() for path in NOTEBOOKS
     )
-    steps = [page for page in pages if re.match(r"\d", page)]
-    assert steps == sorted(steps)
+
+
+def test_the_floors_of_the_sidebar_are_those_of_the_imports():
+    """A reader meets nothing that stands on what comes later."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    layers = re.findall(r'"glioma_repro\.(\w+)"', text.split("layers = [")[1])
+    sidebar = yaml.safe_load((ROOT / "nbs" / "sidebar.yml").read_text("utf-8"))
+    floors = []
+    for page in listed(sidebar["website"]["sidebar"]["contents"]):
+        floor = page.split("/")[0]
+        if floor in layers and floor not in floors:
+            floors.append(floor)
+    assert floors == layers[::-1]
 
 
 def test_the_site_has_one_copy_of_its_settings():
@@ -81,3 +114,194 @@ def test_formulas_can_be_rendered_without_a_network():
             if cell.cell_type == "markdown":
                 for formula in re.findall(r"\$\$(.+?)\$\$", cell.source, re.DOTALL):
                     assert "<math" in convert(formula), path.name
+
+
+def cells():
+    """Every code cell: its page below nbs/, the cell."""
+    for path in NOTEBOOKS:
+        for cell in nbformat.read(path, as_version=4).cells:
+            if cell.cell_type == "code":
+                yield path.relative_to(ROOT / "nbs").as_posix(), cell
+
+
+def html_of(output):
+    """The HTML of an output, or nothing."""
+    return "".join(output.get("data", {}).get("text/html", ""))
+
+
+def lacks_alt(cell):
+    """Whether a cell shows a picture without a word for who cannot see it."""
+    said = re.search(r'^#\| fig-alt: "?\w.{14,}', cell.source, re.MULTILINE)
+    for output in cell.outputs:
+        if any(kind.startswith("image/") for kind in output.get("data", {})):
+            if not said:
+                return True
+        for tag in re.findall(r"<img\b[^>]*>", html_of(output)):
+            if not re.search(r"alt=([\"'])\s*\w", tag):
+                return True
+    return False
+
+
+# pages with pictures that nobody has described yet; a name goes from here, none is
+# added
+WITHOUT_ALT = set(
+    """
+features/radiomics features/texture images/brain images/contour images/preprocess
+images/registration images/slices methods/classical networks/augmentation
+patients/cohort patients/core patients/phantom""".split()
+)
+
+
+def test_every_picture_has_words_for_who_cannot_see_it():
+    silent = {page[: -len(".ipynb")] for page, cell in cells() if lacks_alt(cell)}
+    assert silent <= WITHOUT_ALT, (
+        "write '#| fig-alt: \"what is seen\"' as the cell's first line: "
+        f"{sorted(silent - WITHOUT_ALT)}"
+    )
+    for path in NOTEBOOKS:
+        for cell in nbformat.read(path, as_version=4).cells:
+            if cell.cell_type == "markdown":
+                assert "![](" not in cell.source, f"{path.name}: a picture without alt"
+
+
+def junk_of(cell):
+    """What no reader wants to see in a cell's outputs."""
+    for output in cell.outputs:
+        shown = "".join(output.get("text", "")) + html_of(output)
+        shown += "".join(output.get("data", {}).get("text/plain", ""))
+        if re.search(r"np\.(float|int|str|bool)\w*\(", shown):
+            yield "numpy's own words"
+        if re.search(r"<tbody>\s*</tbody>", shown):
+            yield "an empty table"
+        if re.search(r"\d+%\|.*\| *\d+/\d+", shown):
+            yield "a progress bar"
+        if any("widget" in kind for kind in output.get("data", {})):
+            yield "a widget"
+
+
+# pages whose outputs hold such things still; a name goes from here, none is added
+WITH_JUNK = set(
+    """
+features/radiomics features/texture images/contour networks/explanation
+networks/training patients/cohort patients/download statistics/comparison
+statistics/masks studies/akkus2017 studies/baselines studies/chang2018""".split()
+)
+
+
+def test_saved_outputs_are_what_a_reader_wants_to_see():
+    found = {}
+    for page, cell in cells():
+        for what in junk_of(cell):
+            found.setdefault(page[: -len(".ipynb")], set()).add(what)
+    new = {page: what for page, what in found.items() if page not in WITH_JUNK}
+    assert not new, new
+
+
+def test_the_gallery_is_in_step_and_shows_phantoms_only(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["gallery.py", "--check"])
+    assert gallery.main() == [], "run python tools/gallery.py, then tools/readme.py"
+    for path in sorted((ROOT / "nbs" / "gallery").glob("*.png")):
+        assert path.stat().st_size < gallery.LARGEST, path.name
+    for page, cell in cells():
+        if "parameters" in cell.metadata.get("tags", []):
+            given = re.search(r"^cohort = [\"'](\w+)", cell.source, re.MULTILINE)
+            # the published scores are numbers of a paper, and have no images
+            assert given[1].startswith(("phantom", "prognosais")), page
+    read = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert read == readme.readme()
+    for target in re.findall(r"\]\((nbs/[^)]+)\)", read):
+        assert (ROOT / target).exists(), f"README.md links to {target}"
+
+
+def test_findings_on_real_patients_are_drawn_from_their_table(tmp_path):
+    row = dict(
+        study="baselines",
+        target="idh",
+        method="age",
+        value=0.7,
+        low=0.6,
+        high=0.8,
+        n=55,
+        cohort="tcga-lgg",
+        chance=0.5,
+        published=None,
+        command="glioma-repro run baselines --cohort cohorts/tcga-lgg",
+    )
+    path = tmp_path / "findings.csv"
+    rows = [row, row | {"method": "radiomics", "value": 0.75, "published": 0.9}]
+    pd.DataFrame(rows).to_csv(path, index=False)
+    table = gallery.read_findings(path)
+    figure = gallery.findings_figure(table)
+    assert "0.75 (0.60 to 0.80); published 0.90" in figure.alt
+    text = gallery.findings_text(table, figure.alt)
+    assert "tcga-lgg (55 patients)" in text and text.count("glioma-repro run") == 1
+    for wrong in ({"low": 0.9}, {"cohort": "phantom"}, {"command": None}):
+        pd.DataFrame([row | wrong]).to_csv(path, index=False)
+        with pytest.raises(SystemExit, match="line 2: not a finding"):
+            gallery.read_findings(path)
+
+
+def words_of(text):
+    """The first words of a cell, up to what nbdev may turn into a link."""
+    return re.match(r"[^`\[$*<|\n]{0,60}", text)[0]
+
+
+def test_nbdev_prepares_every_page_and_loses_nothing(tmp_path):
+    """All of nbdev's steps before Quarto, in a copy; the introduction is still there
+    after the title became the page's head.
+    """
+    for name in ("nbs", "glioma_repro", "data_manifests"):
+        skip = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
+        shutil.copytree(ROOT / name, tmp_path / name, symlinks=True, ignore=skip)
+    for name in ("settings.ini", "setup.py", "pyproject.toml", "README.md"):
+        shutil.copy2(ROOT / name, tmp_path)
+    shutil.copy2(ROOT / "_quarto.yml", tmp_path)
+    told = subprocess.run(
+        [sys.executable, "-c", "import nbdev.serve as s; s.proc_nbs(n_workers=2)"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert told.returncode == 0, told.stderr[-3000:]
+    for path in NOTEBOOKS:
+        place = path.relative_to(ROOT / "nbs")
+        made = json.loads((tmp_path / "_proc" / place).read_text(encoding="utf-8"))
+        text = "\n".join("".join(cell["source"]) for cell in made["cells"])
+        for cell in nbformat.read(tmp_path / "nbs" / place, as_version=4).cells[1:]:
+            if cell.cell_type == "markdown":
+                assert words_of(cell.source) in text, f"{place}: {cell.source[:60]}"
+    assert (tmp_path / "README.md").read_bytes() == (ROOT / "README.md").read_bytes()
+
+
+def commands():
+    """Every command of ours in the guides and on the front page: page and words."""
+    for path in [ROOT / "nbs" / "index.ipynb", *(ROOT / "nbs" / "guides").glob("*.*")]:
+        for cell in nbformat.read(path, as_version=4).cells:
+            for block in re.findall(r"```sh\n(.*?)```", cell.source, re.DOTALL):
+                for line in block.splitlines():
+                    if line.startswith("glioma-repro "):
+                        yield path.name, shlex.split(line, comments=True)[1:]
+
+
+def test_every_command_of_the_guides_is_one():
+    """The study, its parameters and their values, the known cohort, the options."""
+    seen = [(page, words) for page, words in commands() if words != ["--help"]]
+    assert len(seen) > 15
+    grammar, names = _parser()[0], runnable()
+    for page, words in seen:
+        said = f"{page}: glioma-repro {' '.join(words)}"
+        args = grammar.parse_args(words)
+        if args.command == "curate":
+            assert args.name in manifests(), said
+        if args.command != "run" or args.name is None:
+            continue
+        assert args.name in names, said
+        known = describe_parameters(read_notebook(names[args.name]))
+        for name, *values in args.parameters:
+            assert name in known, said
+            for value in values:
+                parse_value(value, known[name].default, name, known[name].choices)
+        for cohort in args.cohort or []:
+            if cohort.startswith("phantom"):
+                phantom_settings(cohort)

@@ -19,7 +19,7 @@ def the_report(folder):
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert (
         not re.search(r"(src|href)=.https?://[^'\"]*\.(js|css)|import .*https?:", page)
-        and "<script" not in page
+        and page.count("<script") == 1  # the one that sorts tables
     )
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     assert all(

@@ -9,14 +9,14 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def readme() -> str:
-    """The text cells of the index; links to notebooks seen from the root."""
+    """The text cells of the index; links are those seen from the root."""
     cells = json.loads((ROOT / "nbs" / "index.ipynb").read_text(encoding="utf-8"))[
         "cells"
     ]
     text = "\n\n".join(
         "".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"
     )
-    return re.sub(r"\]\((?!https?:|nbs/)([^)]+\.ipynb)\)", r"](nbs/\1)", text) + "\n"
+    return re.sub(r"\]\((?!https?:|nbs/|#)([^)]+)\)", r"](nbs/\1)", text) + "\n"
 
 
 if __name__ == "__main__":

@@ -38,7 +38,8 @@ def _parser():
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     one = commands.add_parser(
         "cohorts",
-        help="list the known cohorts: patients, sequences, labels, licence, on disk or not",
+        help="list the known cohorts: patients, sequences, labels, licence, "
+        "on disk or not",
     )
     one.add_argument(
         "--folder",
@@ -79,7 +80,8 @@ def _run_parser(commands, plain):
         help="run a study or step on a cohort and render its report",
         add_help=False,
         formatter_class=plain,
-        epilog=f"`glioma-repro run STUDY --help` lists the study's parameters.\n\n{_EXIT}",
+        epilog="`glioma-repro run STUDY --help` lists the study's parameters.\n\n"
+        + _EXIT,
     )
     run.add_argument(
         "name", nargs="?", metavar="STUDY", help="baselines, chang2018, radiomics, ..."
@@ -96,7 +98,8 @@ def _run_parser(commands, plain):
     run.add_argument(
         "--cohort",
         action="append",
-        help="a name or a folder, the notebook's own by default; may be given several times",
+        help="a name or a folder, the notebook's own by default; may be given "
+        "several times",
     )
     run.add_argument(
         "--external", help="a query on participants, or a cohort, never trained on"

@@ -62,13 +62,15 @@ def notebooks(
     # where to look; the project's own notebooks if None
     folder: str | Path | None = None,
 ) -> dict[str, Path]:  # name without number: its file
-    """Every notebook of every folder, by name; raises ReproError that names both where
-    two have one name.
+    """Every step and study of every folder, by name; raises ReproError that names both
+    where two have one name.
     """
     folder, found = Path(folder or carried("notebooks")), {}
     for path in sorted(folder.rglob("*.ipynb")):
         name, place = path_name(path), path.relative_to(folder)
-        if name == "index" or any(part.startswith((".", "_")) for part in place.parts):
+        hidden = any(part.startswith((".", "_")) for part in place.parts)
+        # the front page and the guides are read, not run
+        if hidden or name == "index" or place.parts[0] == "guides":
             continue
         if name in found:
             raise ReproError(
@@ -182,16 +184,28 @@ def describe_parameters(
         raise ReproError(
             f"{source}: the parameters cell may hold nothing but name = literal"
         ) from None
-    words = io.StringIO(cells[0].source).readline
-    comments = {
-        one.start[0]: one.string.lstrip("# ").strip()
-        for one in tokenize.generate_tokens(words)
-        if one.type == tokenize.COMMENT
-    }
+    comments = _comments_of(cells[0].source)
     return {
         name: _described(name, default, comments.get(number, ""))
         for name, default, number in lines
     }
+
+
+def _comments_of(source):
+    "What is said behind each line, or in the lines above it that hold nothing else."
+    found, above = {}, []
+    for one in tokenize.generate_tokens(io.StringIO(source).readline):
+        text = one.string.lstrip("# ").strip()
+        if one.type != tokenize.COMMENT:
+            if one.type == tokenize.NEWLINE:
+                if above:
+                    found.setdefault(one.start[0], " ".join(above))
+                above = []
+        elif one.line.lstrip().startswith("#"):
+            above.append(text)
+        else:
+            found[one.start[0]] = text
+    return found
 
 
 def _described(name, default, comment):
@@ -294,20 +308,24 @@ def module_of(notebook) -> str | None:
 def run_view(
     notebook,  # nbformat notebook: the lesson
 ):  # nbformat notebook: what Papermill executes
-    """The lesson without what only a reader needs: export cells become one import,
-    showing and testing cells fall away.
+    """The lesson without what only a reader needs: export cells become one import;
+    showing and testing cells and the exercises fall away.
     """
     module = module_of(notebook)
     cells, on_cohort, introduction = [], module is None, True
+    exercises = False  # of a study too: they are the reader's
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             on_cohort |= bool(re.match(r"##\s+On a cohort", cell.source))
             introduction &= not cell.source.startswith("## ")
+            if cell.source.startswith("## "):
+                exercises = bool(re.match(r"##\s+Exercises", cell.source))
             # the prose between belongs to cells that fall away
             keep = introduction or on_cohort
         else:
             library = _directive(cell, "export") or _directive(cell, "default_exp")
-            keep = _is_parameters(cell) or (on_cohort and not library)
+            keep = on_cohort and not library
+        keep = _is_parameters(cell) or (keep and not exercises)
         if keep:
             fresh = (
                 {"outputs": [], "execution_count": None}
@@ -436,7 +454,8 @@ def _plain_name(name):
     "A cohort's name as one folder's name."
     if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,99}", name):
         return name
-    return f"{re.sub(r'[^A-Za-z0-9.]+', '-', name).strip('.-')[:60] or 'cohort'}-{fingerprint(name)[:6]}"
+    plain = re.sub(r"[^A-Za-z0-9.]+", "-", name).strip(".-")[:60] or "cohort"
+    return f"{plain}-{fingerprint(name)[:6]}"
 
 
 def _home_of(place):

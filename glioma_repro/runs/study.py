@@ -48,7 +48,7 @@ from glioma_repro.patients.core import (
     write_json,
 )
 from ..patients.files import read_json
-from .report import Answer, answer_html, in_words
+from .report import Answer, answer_html, table_html
 
 # %% ../../nbs/runs/study.ipynb #2b52f108
 def is_folder(text) -> bool:
@@ -322,7 +322,7 @@ def open_study(
         study.cohort, study.external = whole, None
     study.problems(whole.problems, "curation")
     study.targets = _targets(whole, parameters.get("targets", "all"))
-    study._show(f"<p class='banner'><b>{html.escape(_banner(whole))}</b></p>")
+    study._show(_banner(whole, study.external))
     return study
 
 
@@ -340,13 +340,19 @@ def is_cohort(text) -> bool:
     )
 
 
-def _banner(cohort):
-    return (
-        "These patients are a phantom: made by a computer, nobody's data. The "
-        "numbers test the method, not medicine."
-        if cohort.phantom
-        else "Research on real patients. Not for clinical use."
-    )
+def _banner(cohort, external):
+    "Whose data it is, as the first thing on the page."
+    words = "Research on real patients. Not for clinical use."
+    badges = ["phantom" if cohort.phantom else "real patients"]
+    if cohort.phantom:
+        words = (
+            "These patients are a phantom: made by a computer, nobody's data. The "
+            "numbers test the method, not medicine."
+        )
+    if external:
+        badges.append(f"external: {len(external)} patients")
+    marks = "".join(f"<span class='badge'>{one}</span>" for one in badges)
+    return f"<p class='banner'>{marks}{html.escape(words)}</p>"
 
 
 def _targets(cohort, wanted):
@@ -399,15 +405,8 @@ def table(
     }
     if show:
         self.shown += 1
-        body = (
-            frame.astype(object)
-            .map(in_words)
-            .to_html(index=False, escape=True, border=0)
-        )
-        self._show(
-            f"<figure class='table'><figcaption><b>Table {self.shown}.</b> "
-            f"{html.escape(caption)}</figcaption>{body}</figure>"
-        )
+        name = f"Table {self.shown}"
+        self._show(_table_block(name, caption, frame))
 
 
 @patch
@@ -422,15 +421,28 @@ def _take_key(self: Study, key, taken):
     if key in taken:
         raise ReproError(f"the key {key!r} is used twice in study {self.name}")
 
+
+def _table_block(name, caption, frame):
+    "A table with its caption; a sentence where it has no row."
+    said = html.escape(caption)
+    if not len(frame):
+        return f"<p><b>{name}.</b> {said} There is nothing to list.</p>"
+    return (
+        f"<figure class='table'><figcaption><b>{name}.</b> {said}</figcaption>"
+        f"{table_html(frame, name)}</figure>"
+    )
+
 # %% ../../nbs/runs/study.ipynb #f0611be0
 @patch
 def figure(
     self: Study,
     key: str,  # its file is figures/<key>.png
     figure,  # matplotlib figure
-    caption: str = "",  # what it says, in a sentence; also its alternative text
+    caption: str = "",  # what it says, in a sentence
 ):
-    "Shows a figure in the report and saves it."
+    """Shows a figure in the report and saves it; its `alt`, or else the caption, is
+    read to who cannot see it.
+    """
     import matplotlib.pyplot as plt
 
     self._take_key(key, self.figures)
@@ -439,14 +451,14 @@ def figure(
     plt.close(figure)
     with atomic_path(self.folder / "figures" / f"{key}.png") as temporary:
         temporary.write_bytes(buffer.getvalue())
-    self.figures[key] = {"caption": caption, "file": f"figures/{key}.png"}
+    alt = str(getattr(figure, "alt", "") or caption)
+    self.figures[key] = {"caption": caption, "alt": alt, "file": f"figures/{key}.png"}
     picture = base64.b64encode(buffer.getvalue()).decode()
-    text = html.escape(caption, quote=True)
     self._show(
-        f"<figure><img src='data:image/png;base64,{picture}' alt=\"{text}\" "
-        "style='max-width:100%'>"
+        f"<figure><img src='data:image/png;base64,{picture}' "
+        f"alt=\"{html.escape(alt, quote=True)}\" style='max-width:100%'>"
         f"<figcaption><b>Figure {len(self.figures)}.</b> "
-        f"{text}</figcaption></figure>"
+        f"{html.escape(caption)}</figcaption></figure>"
     )
 
 
@@ -600,12 +612,19 @@ def _show_excluded(self: Study):
     "Who had a problem, or the word that nobody had."
     columns = ["step", "participant_id", "outcome", "problem"]
     left_out = pd.DataFrame(self.left_out, columns=columns).drop_duplicates()
-    self.table(
-        "excluded_patients",
-        left_out if len(left_out) else pd.DataFrame({"excluded": ["nobody"]}),
+    caption = (
         "Patients with a problem: the step at which it was found, whether they fell "
-        "out, and why.",
+        "out, and why."
     )
+    none = pd.DataFrame({"excluded": ["nobody"]})
+    self.table(
+        "excluded_patients", left_out if len(left_out) else none, caption, show=False
+    )
+    said = "<p>Nobody: every patient of the cohort could be used.</p>"
+    if len(left_out):
+        self.shown += 1
+        said = _table_block(f"Table {self.shown}", caption, left_out)
+    self._show(f"<section class='left-out'>{said}</section>")
 
 
 @patch
@@ -623,10 +642,9 @@ def _show_record(self: Study, record):
                 ): f"{record[key]['files']} files, {record[key]['sha256']}"
             }
     table = pd.DataFrame(
-        {"": flat.keys(), "value": [str(value) for value in flat.values()]}
+        {"what": flat.keys(), "value": [str(value) for value in flat.values()]}
     )
     self._show(
-        "<figure class='table'><figcaption><b>Provenance.</b> What another person "
-        "needs to get the same numbers."
-        f"</figcaption>{table.to_html(index=False, border=0)}</figure>"
+        "<section class='provenance'><p>What another person needs to get the same "
+        f"numbers.</p>{table_html(table, 'Provenance')}</section>"
     )

@@ -1073,7 +1073,9 @@ def _barcodes(
     """The patient's barcode in its one spelling, since it is the identity across
     cohorts; raises SchemaError for what is none.
     """
-    found = names.map(lambda name: identity(name, "")).astype("string")
+    # TCGA-EZ-7265A of the published scores is patient TCGA-EZ-7265
+    bare = names.astype("string").str.replace(r"([-_]\w{4})[A-Z]$", r"\1", regex=True)
+    found = bare.map(lambda name: identity(name, "")).astype("string")
     if not found.str.startswith("TCGA-").all():
         raise SchemaError(
             f"{source}: {names[~found.str.startswith('TCGA-')].iloc[0]!r} is no TCGA "
@@ -1336,17 +1338,17 @@ def recomputed(
     paper's own interval, and the ends of both kinds of bootstrap (`basic_low`, …)."""
     cells = []
     for name, (soft, hard) in rows.items():
-        area = evaluate(
-            soft, ["auroc"], iterations=draws, seed=seed, auroc_interval="bootstrap"
-        ).iloc[0]
+        area = evaluate(soft, ["auroc"]).iloc[0].copy()
         drawn = bootstrap_values(
             scores_of(soft), ["auroc"], iterations=draws, seed=seed
         )["auroc"]
         errors = monte_carlo_error(drawn[np.isfinite(drawn)], iterations)
         ends = dict(zip(("low_error", "high_error"), errors))
-        for kind in ("percentile", "basic"):
-            low, high, _ = bootstrap_interval(area["value"], drawn, kind)
+        # drawn as the papers draw: whoever comes, not so many of each class
+        for kind in ("basic", "percentile"):
+            low, high, how = bootstrap_interval(area["value"], drawn, kind)
             ends |= {f"{kind}_low": low, f"{kind}_high": high}
+        area[["low", "high", "interval"]] = low, high, how
         table = evaluate(
             hard, measures.get(name, measures[""]), iterations=200, seed=seed
         )
