@@ -23,7 +23,8 @@ def rows_of(folder: Path) -> list[dict]:
         key: pd.DataFrame(one["rows"], columns=one["columns"])
         for key, one in results["tables"].items()
     }
-    inside = tables["against_baselines"].set_index(["target", "model"])
+    inside = tables["against_baselines"]
+    inside = inside[inside["subset"] == "test"].set_index(["target", "method"])
     null = tables["null"].set_index("target") if "null" in tables else None
     rows, given = [], results["record"]["parameters"]
     for target in results["targets"]:
@@ -31,7 +32,7 @@ def rows_of(folder: Path) -> list[dict]:
             continue
         ours, rivals = (
             inside.loc[(target, "residual CNN")],
-            inside.loc[target].drop(["residual CNN", "majority"])["auroc_within_folds"],
+            inside.loc[target].drop("residual CNN")["value"],
         )
         rows.append(
             {
@@ -39,7 +40,7 @@ def rows_of(folder: Path) -> list[dict]:
                 + (f", external {given['external']}" if given["external"] else ""),
                 "target": target,
                 "patients": int(ours["patients"]),
-                "network": f"{ours['auroc_within_folds']:.2f} ({ours['low']:.2f} to {ours['high']:.2f})",
+                "network": f"{ours['value']:.2f} ({ours['low']:.2f} to {ours['high']:.2f})",
                 "best baseline": f"{rivals.idxmax()} {rivals.max():.2f}",
                 "permuted labels": ""
                 if null is None
@@ -60,7 +61,7 @@ def main():
     ]
     text = (
         "# chang2018 on public slices\n\nAUROC within folds of patients, with a 95 "
-        "% bootstrap interval; the best of the baselines on the same folds; the "
+        "% interval; the best of the baselines on the same folds; the "
         "same network on permuted labels "
         "(mean, least and greatest). Minutes of the whole run, on a machine that "
         "was shared with other work.\n\n" + "\n".join(lines) + "\n"

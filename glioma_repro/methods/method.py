@@ -7,8 +7,7 @@ __all__ = ['TRUSTED', 'classes_of', 'trainable', 'Scores', 'Method', 'state_of',
            'settings_of', 'read_model', 'Age', 'estimator_scores', 'dealt_labels', 'relabelled', 'modules_of',
            'code_of', 'fingerprint_of', 'hashed_identity', 'quantities_of', 'describe_training', 'rows_of', 'people_of',
            'Fold', 'run_fold', 'Folds', 'gather_samples', 'common_patients', 'check_splits', 'run_folds', 'plot_folds',
-           'simple_predictions', 'keep_model', 'permuted_aurocs', 'plot_answer', 'Predicted', 'predict_cohort',
-           'notes_of']
+           'simple_predictions', 'keep_model', 'permuted_aurocs', 'Predicted', 'predict_cohort', 'notes_of']
 
 # %% ../../nbs/methods/method.ipynb #07cacc85
 import ast
@@ -1449,60 +1448,6 @@ def permuted_aurocs(
         if rows
         else pd.DataFrame(columns=columns)
     )
-
-# %% ../../nbs/methods/method.ipynb #acabbafb
-def plot_answer(
-    table: pd.DataFrame,  # model, target, value, low, high
-    published: dict | None = None,  # target: the published figure
-    measure: str = "AUROC",  # what the value is
-):  # matplotlib figure
-    """A panel a target, a line a model with its interval; dotted is chance, dashed the
-    published figure.
-    """
-    import matplotlib.pyplot as plt
-
-    set_style()
-    targets, models = (
-        list(dict.fromkeys(table["target"])),
-        list(dict.fromkeys(table["model"])),
-    )
-    figure, axes = plt.subplots(
-        1,
-        len(targets),
-        figsize=(2.6 * len(targets) + 2.2, 0.34 * len(models) + 1.3),
-        sharey=True,
-        squeeze=False,
-    )
-    for axis, target in zip(axes[0], targets):
-        part = table[table["target"] == target].set_index("model").reindex(models)
-        ends = np.abs(
-            np.array([part["value"] - part["low"], part["high"] - part["value"]], float)
-        )
-        for number in range(len(models)):
-            axis.errorbar(
-                part["value"].iloc[number],
-                number,
-                xerr=ends[:, [number]],
-                fmt="o",
-                capsize=2,
-                color=COLOURS[number % 6],
-            )
-        axis.axvline(0.5, color="0.4", linestyle=":", linewidth=1)
-        if published and pd.notna(published.get(target)):
-            axis.axvline(published[target], color="0.2", linestyle="--", linewidth=1)
-        axis.set(
-            title=TARGET_NAMES.get(target, target),
-            xlim=(0, 1.02),
-            ylim=(len(models) - 0.5, -0.5),
-            yticks=range(len(models)),
-            yticklabels=models,
-        )
-    figure.supxlabel(
-        f"{measure} with 95 % interval (dotted: "
-        f"chance{', dashed: published' if published else ''})",
-        fontsize=11,
-    )
-    return figure
 
 # %% ../../nbs/methods/method.ipynb #6d3c51fb
 @dataclass

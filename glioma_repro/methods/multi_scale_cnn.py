@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LEARNING_RATES', 'PAPER_AUGMENTATION', 'CHANNELS', 'multi_scale_training', 'stated_stop', 'StatedRule', 'box_side',
            'MultiScaleCNN', 'TextureSVM', 'draw_patients', 'draw_slices', 'thin', 'draw', 'protocol_splits',
-           'paper_methods', 'stopping_methods', 'epoch_curve', 'slice_scores', 'inflation_rows']
+           'paper_methods', 'stopping_methods', 'epoch_curve', 'slice_scores', 'inflation_rows', 'slice_null']
 
 # %% ../../nbs/methods/multi_scale_cnn.ipynb #af012abf
 from dataclasses import dataclass, replace
@@ -28,7 +28,10 @@ from .network import NetworkMethod
 from ..networks.networks import multi_scale_network
 from ..images.slices import Slicing, common_sequences, slice_cohort
 from ..statistics.measures import auroc, corrected_interval
-from ..statistics.comparison import corrected_resampled_t
+from glioma_repro.statistics.comparison import (
+    clustered_difference,
+    corrected_resampled_t,
+)
 from glioma_repro.features.texture import (
     chosen_features,
     fit_texture_svm,
@@ -539,3 +542,26 @@ def inflation_rows(
                 }
             rows.append(row)
     return rows
+
+# %% ../../nbs/methods/multi_scale_cnn.ipynb #b5fa2bed
+def slice_null(
+    part: Predictions,  # of one model, protocol and draw
+    measure: str,  # accuracy, sensitivity or specificity
+) -> dict:  # null, in words with its value; null_p
+    "The null of a share of slices, and the p of the test against it."
+    wide = part.wide()
+    classes = list(wide.columns[-2:])
+    positive = (wide["label"] == classes[1]).to_numpy()
+    right = (wide[classes[1]].to_numpy(float) > 0.5) == positive
+    rows = dict(sensitivity=positive, specificity=~positive).get(
+        measure, np.ones(len(wide), bool)
+    )
+    name, null = "chance", np.full(len(wide), 0.5)
+    if measure == "accuracy":
+        common = positive.mean() > 0.5
+        name, null = "majority", (positive == common).astype(float)
+    if not rows.any():
+        return {"null": f"{name} 0.5", "null_p": np.nan}
+    who = wide["participant_id"].to_numpy()[rows]
+    found = clustered_difference(who, right[rows], null[rows])
+    return {"null": f"{name} {null[rows].mean():.3f}", "null_p": found["p"]}

@@ -1097,8 +1097,8 @@ def identities(self: Cohort) -> pd.Series:
 
 _BARCODE = (
     r"(?:sub-)?TCGA[-_. ]?([A-Z0-9]{2})[-_. ]?([A-Z0-9]{4})"
-    # the end, a separator, a date or a sample
-    r"(?=$|[^A-Z0-9]|\d{8}(?:\D|$)|\d{2}[A-Z])"
+    # the end, a separator, a date, a sample or its letter
+    r"(?=$|[^A-Z0-9]|\d{8}(?:\D|$)|\d{2}[A-Z]|[A-Z]$)"
 )
 
 

@@ -6,7 +6,7 @@
 __all__ = ['COMPARISON', 'mcnemar', 'tango_interval', 'balanced_difference', 'binomial_exact', 'correct_many',
            'corrected_resampled_t', 'equivalence', 'hanley_mcneil_error', 'smallest_detectable_auroc',
            'smallest_detectable_difference', 'pair', 'paired_bootstrap', 'compare', 'corrected', 'clustered_difference',
-           'Permutation', 'shuffled', 'permutation_test', 'compare_all']
+           'Permutation', 'shuffled', 'permutation_test', 'compare_all', 'patient_shares', 'compare_within_folds']
 
 # %% ../../nbs/statistics/comparison.ipynb #39403a22
 from collections.abc import Callable
@@ -30,15 +30,21 @@ from glioma_repro.patients.core import (
 )
 from glioma_repro.statistics.measures import (
     Scores,
+    _difference_test,
+    _fold_rows,
     _mean_scores,
+    _ordered,
+    as_arrays,
     bootstrap_interval,
     bootstrap_values,
     called,
     corrected_interval,
     delong,
+    freedom_of,
     measure_all,
     measure_names,
     one_source,
+    placements,
     proportion_interval,
     runs_of,
     scores_of,
@@ -775,3 +781,84 @@ def compare_all(
             Path(out) / "comparison.csv", table.to_csv(index=False, lineterminator="\n")
         )
     return table
+
+# %% ../../nbs/statistics/comparison.ipynb #24072e53
+def patient_shares(
+    fold,  # (R, N) of each patient in each repeat, -1: not scored
+    label,  # (N,) class words
+    score,  # (R, N, K) probabilities
+    classes,  # the K classes
+):  # AUROC within folds; (N,) each patient's share in its error
+    "AUROC over pairs scored by one model, and what each patient adds to its error."
+    values, shares, pairs_of = [], np.zeros(len(label)), _ordered(classes)
+    for first, second, column in pairs_of:
+        positive, kept = label == first, (label == first) | (label == second)
+        sums, count = np.zeros(len(label)), np.zeros(len(label))
+        for rows, repeat in _fold_rows(fold, kept):
+            up, down = rows[positive[rows]], rows[~positive[rows]]
+            if len(up) and len(down):
+                found = placements(positive[rows], score[repeat, rows, column])
+                sums[up] += found[0][0] * len(down)
+                sums[down] += found[1][0] * len(up)
+                count[up] += len(down)
+                count[down] += len(up)
+        pairs = count[positive].sum()
+        if not pairs:
+            return np.nan, shares
+        values.append(sums[positive].sum() / pairs)
+        shares += (sums - values[-1] * count) / pairs / len(pairs_of)
+    return float(np.mean(values)), shares
+
+# %% ../../nbs/statistics/comparison.ipynb #e76e2199
+def compare_within_folds(
+    predictions: Predictions,  # of several models on the same folds
+    model: str,  # which is compared
+    rivals,  # with which others
+    by=("subset", "target"),  # one set of tests for each
+) -> pd.DataFrame:  # by, a, b, value_a, value_b, difference, low, high, p, p_holm, n
+    """Paired tests of AUROC within folds; p_holm corrects for all rivals and targets of
+    a subset. Patients and folds must be the same.
+    """
+    rows, by = [], list(by)
+    for key, part in predictions.table.groupby(by, sort=False, dropna=False):
+        named = dict(zip(by, key))
+        there = set(part["model"])
+        for rival in [one for one in rivals if {one, model} <= there]:
+            pair_of = [
+                Predictions(part[part["model"] == one]) for one in (model, rival)
+            ]
+            rows.append(named | dict(a=model, b=rival) | _within_test(*pair_of))
+    names = ["value_a", "value_b", "difference", "low", "high", "p", "n"]
+    table = pd.DataFrame(rows, columns=[*by, "a", "b", *names])
+    groups = table.groupby("subset" if "subset" in by else "a", sort=False)["p"]
+    return table.assign(p_holm=groups.transform(correct_many))
+
+
+def _within_test(first, second):
+    "One paired test; raises ReproError where the two were not scored alike."
+    one_source(first)
+    one_source(second)
+    fold, label, score, classes, ids = as_arrays(first)
+    other = as_arrays(second)
+    if ids != other[4] or not np.array_equal(fold, other[0]):
+        raise ReproError(
+            "AUROC within folds is compared on the same patients and folds; these two "
+            "models were scored on others"
+        )
+    value, share = patient_shares(fold, label, score, classes)
+    against, theirs = patient_shares(fold, label, other[2], classes)
+    gap, groups = share - theirs, [label == one for one in classes]
+    sizes = [int(one.sum()) for one in groups]
+    known = dict(value_a=value, value_b=against, n=len(ids))
+    if min(sizes) < 2 or not np.isfinite(value):
+        nothing = dict.fromkeys(("low", "high", "p"), np.nan)
+        return known | dict(difference=value - against) | nothing
+    parts = [
+        size / (size - 1) * float((gap[group] ** 2).sum())
+        for group, size in zip(groups, sizes)
+    ]
+    same = bool(np.allclose(gap, 0, atol=1e-15))
+    found = _difference_test(
+        value - against, sum(parts), freedom_of(parts, sizes), same
+    )
+    return known | {one: found[one] for one in ("difference", "low", "high", "p")}
