@@ -1553,7 +1553,6 @@ def _hashed(tested, salt):
     )
     return Predictions(table)
 
-
 # %% ../../nbs/methods/method.ipynb #fee38a44
 def keep_model(
     run: Folds,  # with a model of all development patients
