@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['TRUSTED', 'classes_of', 'trainable', 'Scores', 'Method', 'state_of', 'check_state', 'Model', 'Majority', 'shares_of',
-           'settings_of', 'read_model', 'Age', 'estimator_scores', 'dealt_labels', 'relabelled', 'modules_of',
-           'code_of', 'fingerprint_of', 'hashed_identity', 'quantities_of', 'describe_training', 'rows_of', 'people_of',
-           'Fold', 'run_fold', 'Folds', 'gather_samples', 'common_patients', 'check_splits', 'run_folds', 'plot_folds',
-           'simple_predictions', 'keep_model', 'permuted_aurocs', 'Predicted', 'predict_cohort', 'notes_of']
+           'settings_of', 'sign_model', 'card_text', 'read_model', 'Age', 'estimator_scores', 'dealt_labels',
+           'relabelled', 'modules_of', 'code_of', 'fingerprint_of', 'hashed_identity', 'quantities_of',
+           'describe_training', 'rows_of', 'people_of', 'Fold', 'run_fold', 'Folds', 'gather_samples',
+           'common_patients', 'check_splits', 'run_folds', 'plot_folds', 'simple_predictions', 'keep_model',
+           'permuted_aurocs', 'Predicted', 'predict_cohort', 'notes_of']
 
 # %% ../../nbs/methods/method.ipynb #07cacc85
 import ast
@@ -28,13 +29,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..statistics.measures import auroc_within_folds
+from ..statistics.measures import auroc_within_folds, evaluate
 from glioma_repro.patients.cohort import (
     Split,
     check_no_leak,
     patient_splits,
     usable_targets,
 )
+from ..patients.files import listed, read_json
 from glioma_repro.patients.core import (
     COLOURS,
     TARGET_NAMES,
@@ -58,7 +60,7 @@ from glioma_repro.patients.core import (
     write_json,
     write_text,
 )
-from ..statistics.uncertainty import reweigh
+from ..statistics.uncertainty import calibration_table, reweigh
 
 # %% ../../nbs/methods/method.ipynb #4b0f4d36
 def classes_of(
@@ -251,6 +253,8 @@ class Model:
     history: pd.DataFrame = field(default_factory=pd.DataFrame)  # of the training
     # the card: patients, ranges, how good; see `describe_training`
     about: dict = field(default_factory=dict)
+    # scores of patients out of fold (names hashed): how good the procedure is
+    tested: Predictions | None = None
 
     def samples(
         self,
@@ -406,8 +410,8 @@ def save(
     self: Model,
     folder: str | Path,  # where; a model that stands there is replaced
 ) -> Path:
-    """Writes the model: card.json, weights.safetensors, a skops file for each
-    scikit-learn part, history.csv.
+    """Writes the model: card.json and card.md, weights.safetensors, a skops file for
+    each scikit-learn part, history.csv, tested.csv.
     """
     import skops.io
     from safetensors.numpy import save_file
@@ -427,23 +431,118 @@ def save(
                 _stable(skops.io.dumps(estimator))
             )
         self.history.to_csv(temporary / "history.csv", index=False)
+        if self.tested is not None:
+            self.tested.write(temporary / "tested.csv")
         files = {path.name: sha256_of(path) for path in sorted(temporary.iterdir())}
-        write_json(
-            temporary / "card.json",
-            {
-                "kind": type(self.method).__name__,
-                "settings": settings_of(self.method),
-                "classes": self.classes,
-                "names": self.names,
-                "priors": self.priors,
-                "facts": self.facts,
-                "estimators": list(self.estimators),
-                "files": files,
-                "about": self.about,
-            },
-        )
+        _write_card(temporary, _card_of(self, files))
         shutil.rmtree(folder, ignore_errors=True)
     return folder
+
+# %% ../../nbs/methods/method.ipynb #e36198ab
+def _card_of(model, files):
+    "Everything that a card says."
+    return {
+        "kind": type(model.method).__name__,
+        "settings": settings_of(model.method),
+        "classes": model.classes,
+        "names": model.names,
+        "priors": model.priors,
+        "facts": model.facts,
+        "estimators": list(model.estimators),
+        "files": files,
+        "about": model.about,
+    }
+
+
+def _write_card(folder, card):
+    "The card for a program, and the same for a person."
+    write_json(folder / "card.json", card)
+    write_text(folder / "card.md", card_text(read_json(folder / "card.json")))
+
+
+def sign_model(
+    folder: str | Path,  # written by Model.save
+    **made,  # plain values: command, commit, data, recipe, …
+):
+    "Adds to a model's card how it was made; raises ReproError where there is no card."
+    folder = Path(folder)
+    card = read_json(folder / "card.json")
+    card["about"]["made"] = made
+    _write_card(folder, card)
+
+# %% ../../nbs/methods/method.ipynb #6777a4be
+def card_text(
+    card: dict,  # of card.json
+) -> str:  # Markdown
+    "The card for a person."
+    about = card["about"]
+    made, name = about.get("made") or {}, card["settings"].get("name", card["kind"])
+    lines = [f"# Model {name}", "", f"{card['kind']}; not for clinical use.", ""]
+    for target, words in card["classes"].items():
+        lines.append(
+            f"- predicts {TARGET_NAMES.get(target, target)}: {', '.join(words)}"
+        )
+    lines.append(f"- sees {listed(card['names'])}")
+    lines += ["", "## On whom", "", *_training_lines(about, made)]
+    lines += ["", "## How good", "", *_worth_lines(about)]
+    lines += ["", "## What not for", "", _NOT_FOR, "", "## From where", ""]
+    for key in ("command", "commit"):
+        if made.get(key):
+            lines.append(f"- {key}: `{made[key]}`")
+    if made.get("data"):
+        lines.append(
+            f"- data: {made['data']['files']} files, `{made['data']['sha256']}`"
+        )
+    lines += [
+        f"- `{file}`: SHA-256 `{digest}`" for file, digest in card["files"].items()
+    ]
+    return "\n".join(lines) + "\n"
+
+
+_NOT_FOR = (
+    "Clinical use. Patients unlike those it was trained on: another disease, other "
+    "sequences, images prepared in another way. The patients it was trained on."
+)
+
+
+def _training_lines(about, made):
+    "Whom it was trained on, and on which images."
+    number = about.get("number")
+    if number is None:
+        return ["- not on record"]
+    who = "made by a computer, nobody's data" if made.get("phantom") else "patients"
+    lines = [f"- {number} of cohort {about.get('cohort')} ({who})"]
+    for target, counts in about.get("classes", {}).items():
+        said = ", ".join(f"{count} {word}" for word, count in counts.items())
+        lines.append(f"- {TARGET_NAMES.get(target, target)}: {said}")
+    images = about.get("images") or {}
+    lines.append(
+        f"- images: recipe {images.get('space') or 'none, taken as they were'}"
+    )
+    return lines
+
+
+def _worth_lines(about):
+    "What the scores are worth."
+    known, lines = about.get("cross_validated") or {}, []
+    for target, (value, low, high) in known.get("auroc", {}).items():
+        lines.append(
+            f"- {TARGET_NAMES.get(target, target)}: {_ranged(value, low, high)}"
+        )
+    if lines:
+        lines = [f"{known['means']}:", "", *lines]
+    for target, (value, low, high, number) in (about.get("external") or {}).items():
+        lines.append(
+            f"- {TARGET_NAMES.get(target, target)}, {number} external patients, this "
+            f"very model: {_ranged(value, low, high)}"
+        )
+    return lines or ["Not on record: nobody was tested."]
+
+
+def _ranged(value, low, high):
+    "AUROC 0.81 [0.70 to 0.90]."
+    numbers = ["–" if one is None else f"{one:.2f}" for one in (value, low, high)]
+    return "AUROC {} [{} to {}]".format(*numbers)
 
 # %% ../../nbs/methods/method.ipynb #f6435dd1
 def read_model(
@@ -465,11 +564,6 @@ def read_model(
                 )
         classes = {target: tuple(words) for target, words in card["classes"].items()}
         arrays, estimators = _parts_of(folder, card)
-        history = (
-            pd.read_csv(folder / "history.csv")
-            if (folder / "history.csv").stat().st_size > 1
-            else pd.DataFrame()
-        )
         return Model(
             method,
             classes,
@@ -478,8 +572,7 @@ def read_model(
             estimators,
             card["priors"],
             card["facts"],
-            history,
-            card["about"],
+            *_tables_of(folder, card),
         )
     except (
         OSError,
@@ -536,6 +629,19 @@ def _parts_of(folder, card):
             f"{folder} holds types that are not trusted, and is not read: {error}"
         ) from None
     return arrays, estimators
+
+
+def _tables_of(folder, card):
+    "The training's history, what stands about the model, and the scores out of fold."
+    history = (
+        pd.read_csv(folder / "history.csv")
+        if (folder / "history.csv").stat().st_size > 1
+        else pd.DataFrame()
+    )
+    tested = None
+    if "tested.csv" in card["files"]:
+        tested = read_predictions(folder / "tested.csv")
+    return history, card["about"], tested
 
 # %% ../../nbs/methods/method.ipynb #c3636847
 @dataclass(frozen=True)
@@ -1409,6 +1515,44 @@ def simple_predictions(
         study="classical",
     ).predictions
 
+# %% ../../nbs/methods/method.ipynb #9bcb1787
+def _calibration_of(tested):
+    "{target: {measure: [value, low, high, what would be perfect]}} of scores out of fold."
+    if not len(tested):
+        return {}
+    table, found = calibration_table(tested), {}
+    for row in table[table["value"].notna()].itertuples():
+        numbers = [row.value, row.low, row.high, row.perfect]
+        found.setdefault(row.target, {})[row.measure] = [
+            None if pd.isna(one) else float(one) for one in numbers
+        ]
+    return found
+
+
+def _external_of(outside):
+    "{target: [AUROC, low, high, patients]} of this very model on external patients."
+    if not len(outside) or outside.table["label"].isna().all():
+        return {}
+    table = evaluate(outside, ["auroc"])
+    rows = table[table["value"].notna()]
+    return {
+        row.target: [row.value, row.low, row.high, int(row.n)]
+        for row in rows.itertuples()
+    }
+
+
+def _hashed(tested, salt):
+    "The same scores without the patients' names."
+    if not len(tested):
+        return None
+    table = tested.table.assign(
+        participant_id=[
+            f"sub-{hashed_identity(one, salt)}"
+            for one in tested.table["participant_id"]
+        ]
+    )
+    return Predictions(table)
+
 # %% ../../nbs/methods/method.ipynb #fee38a44
 def keep_model(
     run: Folds,  # with a model of all development patients
@@ -1419,15 +1563,27 @@ def keep_model(
     AUROC on its card.
     """
     model = run.model(method)
-    tested = run.predictions.select(model=method.name, subset="test")
+    protocol = next(
+        where
+        for (name, where, _, fold) in run.models
+        if name == method.name and fold is None
+    )
+    mine = run.predictions.select(model=method.name, protocol=protocol).per_patient()
+    tested, outside = (mine.select(subset=one) for one in ("test", "external"))
     table = auroc_within_folds(tested, 200) if len(tested) else pd.DataFrame()
     model.about["cross_validated"] = {
-        "means": "AUROC within folds of models trained on parts of the patients by the same procedure; this model has seen them all",
+        "means": (
+            "AUROC within folds of models trained on parts of the patients by the "
+            "same procedure; this model has seen them all"
+        ),
         "auroc": {
             row.target: [row.auroc_within_folds, row.low, row.high]
             for row in table.itertuples()
         },
+        "calibration": _calibration_of(tested),
     }
+    model.about["external"] = _external_of(outside)
+    model.tested = _hashed(tested, model.about.get("salt", ""))
     model.save(folder)
     return model
 

@@ -621,9 +621,7 @@ def run(
                 home / ".cohort.json",
                 {"name": opened.name, "folder": str(opened.folder.resolve())},
             )
-        executed = _execute(
-            view, {**given, "cohort": _absolute(cohort), "out": str(work)}, work
-        )
+        executed = _execute(view, _for_kernel(given, cohort, work), work)
         nbformat.write(executed, work / "notebook.ipynb")
         if not (work / "results.json").exists():
             raise ReproError(
@@ -665,6 +663,13 @@ def _is_file(text):
         return Path(text).is_file()
     except (OSError, ValueError, TypeError):  # too long, a null byte, no text
         return False
+
+
+def _for_kernel(given, cohort, work):
+    "The parameters as the notebook gets them: it runs in another folder than we do."
+    external = given.get("external")
+    apart = {"external": _absolute(external)} if isinstance(external, str) else {}
+    return {**given, **apart, "cohort": _absolute(cohort), "out": str(work)}
 
 
 def _absolute(text):

@@ -14,9 +14,11 @@ import json
 import os
 import platform
 import re
+import shlex
 import subprocess
 import tempfile
 import time
+from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
@@ -42,6 +44,7 @@ from glioma_repro.patients.core import (
     concat,
     cores,
     fingerprint,
+    log_to,
     project_root,
     read_cohort,
     sha256_of,
@@ -49,6 +52,15 @@ from glioma_repro.patients.core import (
 )
 from ..patients.files import read_json
 from .report import Answer, answer_html, table_html
+from glioma_repro.images.preprocess import (
+    Prepared,
+    Recipe,
+    contact_sheets,
+    load_recipe,
+    prepared,
+)
+from ..methods.method import sign_model
+from .report import Answer, answer_html
 
 # %% ../../nbs/runs/study.ipynb #2b52f108
 def is_folder(text) -> bool:
@@ -138,21 +150,24 @@ def _remembered(store):
     try:
         known = read_json(store)
         return {name: (list(key), str(digest)) for name, (key, digest) in known.items()}
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+    except (ReproError, ValueError, TypeError):
         return {}
 
 # %% ../../nbs/runs/study.ipynb #a5be315c
 def data_hashes(
     cohort: Cohort,  # with a folder, or a table alone
 ) -> dict[str, str]:  # file below the folder: SHA-256
-    """The hashes of the table, the images as scanned and the tumour masks; remembered
-    beside them.
+    """The hashes of the table, the images as scanned, and of the derivatives that are
+    read in the cohort's space; remembered beside them.
     """
     if cohort.folder is None:
         return {"participants": fingerprint(cohort.participants)}
+    # a recipe began with the images as scanned and the masks that were drawn on them
+    read = [cohort.mask_method, cohort.mask_source, cohort.space]
+    read += [] if cohort.space else ["brain"]
     roots = [cohort.folder]
-    if cohort.mask_method:
-        roots.append(cohort.folder / "derivatives" / cohort.mask_method)
+    for name in dict.fromkeys(one for one in read if one):
+        roots.append(cohort.folder / "derivatives" / name)
     files = [cohort.folder / "participants.tsv"]
     for root, one in product(roots, cohort.ids):
         files += sorted(path for path in (root / one).rglob("*") if path.is_file())
@@ -293,15 +308,22 @@ class Study:
         self.started, self.shown = time.time(), 0
         self.tables, self.figures, self.statements, self.left_out = {}, {}, {}, []
         self._predictions, self._measurements, self.answers = [], [], []
+        self.prepared: dict[str, Prepared] = {}  # "development", "external"
+        # the tracebacks of patients who failed are kept beside the results
+        self._open = ExitStack()
+        self._open.enter_context(log_to(self.folder / "problems.log"))
 
 # %% ../../nbs/runs/study.ipynb #f1229eac
 def open_study(
     name: str,  # baselines, chang2018, …
     # all of the notebook's parameters: cohort, external, targets, seed, device, out, …
     parameters: dict,
+    # run the recipe that the parameters name; the step that is the recipe says no
+    prepare: bool = True,
 ) -> Study:
-    """Opens the cohort, sets the external patients apart and shows what kind of report
-    this is.
+    """Opens the cohort, sets the external patients apart, runs the recipe that the
+    parameters name where the images are not ready, and shows what kind of report this
+    is.
     """
     study = Study(name, parameters)
     whole = (
@@ -309,18 +331,20 @@ def open_study(
         if isinstance(parameters["cohort"], Cohort)
         else open_cohort(parameters["cohort"])
     )
-    study.data, study.phantom = data_hashes(whole), whole.phantom
-    external = parameters.get("external")
+    study.phantom, external = whole.phantom, parameters.get("external")
     if external:
         known = external
         if not isinstance(external, Cohort) and is_cohort(external):
             known = open_cohort(external)
-        if isinstance(known, Cohort):
-            study.external_data = data_hashes(known)
         study.cohort, study.external = split_external(whole, known)
     else:
         study.cohort, study.external = whole, None
     study.problems(whole.problems, "curation")
+    if prepare and "recipe" in parameters:
+        study._prepare()
+    study.data = data_hashes(study.cohort)
+    if study.external is not None and study.external.folder != whole.folder:
+        study.external_data = data_hashes(study.external)
     study.targets = _targets(whole, parameters.get("targets", "all"))
     study._show(_banner(whole, study.external))
     return study
@@ -362,6 +386,54 @@ def _targets(cohort, wanted):
     if wanted in (None, "all"):
         return tuple(one for one in TARGETS if len(cohort.classes(one)) > 1)
     return tuple(target_names(wanted))
+
+# %% ../../nbs/runs/study.ipynb #12b69b8b
+@patch
+def _prepare(self: Study):
+    "Takes both cohorts through the recipe, where they need it."
+    given = self.parameters
+    ways = {key: given.get(key) for key in ("jobs", "scheduler", "brain", "bias")}
+    for part, kind in (("cohort", "development"), ("external", "external")):
+        cohort = getattr(self, part)
+        if cohort is None:
+            continue
+        if cohort.folder is None:
+            raise ReproError(
+                f"cohort {cohort.name} is a table without images: no recipe can be "
+                "run on it (-p recipe none)"
+            )
+        made = prepared(cohort, given["recipe"], seed=given.get("seed") or 0, **ways)
+        self.prepared[kind] = made
+        setattr(self, part, made.cohort)
+        if made.result is not None:
+            self.problems(made.result.problems, f"recipe {made.result.recipe.name}")
+
+
+@patch
+def _show_preparation(self: Study):
+    "The section on how the images were prepared, with its quality and its pictures."
+    if not self.prepared:
+        return
+    self._show("<h2>How the images were prepared</h2>")
+    for kind, made in self.prepared.items():
+        key = "images" if kind == "development" else "images_external"
+        whose = "" if kind == "development" else "External patients: "
+        self.say(key, f"{whose}{made.said}")
+        if made.result is None:
+            continue
+        self.table(
+            f"{key}_quality",
+            made.result.quality,
+            f"{whose}every registration with its quality; what is doubtful stands "
+            "first, with the reason under flags.",
+        )
+        for number, sheet in enumerate(contact_sheets(made.result.pictures), 1):
+            self.figure(
+                f"{key}_{number}",
+                sheet,
+                f"{whose}an axial slice of every sequence after the recipe "
+                f"{made.result.recipe.name}.",
+            )
 
 # %% ../../nbs/runs/study.ipynb #3bbb1021
 @patch
@@ -563,11 +635,55 @@ def record(self: Study) -> dict:
             "files": len(self.external_data),
             "sha256": fingerprint(self.external_data),
         },
+        "command": self.command,
         "started": datetime.fromtimestamp(self.started, timezone.utc).isoformat(
             timespec="seconds"
         ),
         "seconds": round(time.time() - self.started, 1),
     }
+
+# %% ../../nbs/runs/study.ipynb #bb8e59e1
+@patch(as_prop=True)
+def command(self: Study) -> str:
+    "What makes these results again; a folder is called by its last name."
+    given = {
+        key: value
+        for key, value in self.parameters.items()
+        if key not in ("out", "jobs", "scheduler")
+    }
+    words = ["glioma-repro", "run", self.name]
+    for key in ("cohort", "external"):
+        value = given.pop(key, None)
+        value = value.name if isinstance(value, Cohort) else value
+        if value is not None:
+            words += [f"--{key}", Path(value).name if is_folder(value) else str(value)]
+    for key, value in given.items():
+        words += ["-p", key, "none" if value is None else str(value)]
+    return shlex.join(words)
+
+
+@patch
+def _sign_models(self: Study, record):
+    "Completes the cards of the models that the study saved below `model/`."
+    made, recipe = self.prepared.get("development"), None
+    wanted = self.parameters.get("recipe")
+    if made is not None and made.result is not None:
+        recipe = made.result.recipe
+    elif isinstance(wanted, Recipe):
+        recipe = wanted
+    elif wanted not in (None, "none"):
+        ways = {key: self.parameters.get(key) for key in ("brain", "bias")}
+        recipe = load_recipe(wanted, **ways)
+    for card in sorted((self.folder / "model").rglob("card.json")):
+        sign_model(
+            card.parent,
+            command=self.command,
+            commit=record["commit"],
+            data=record["data"],
+            phantom=self.phantom,
+            prepared=made.said if made else None,
+            recipe=None if recipe is None else asdict(recipe),
+        )
 
 # %% ../../nbs/runs/study.ipynb #e626b56d
 @patch
@@ -587,7 +703,9 @@ def finish(
             concat(parts).write(self.folder / f"{name}.csv")
     if excluded:
         self._show_excluded()
+    self._show_preparation()
     record = self.record()
+    self._sign_models(record)
     self._show_record(record)
     results = {
         "schema": 1,
@@ -604,6 +722,7 @@ def finish(
         "record": record,
     }
     write_json(self.folder / "results.json", results)
+    self._open.close()
     return results
 
 
