@@ -92,27 +92,8 @@ def rows_of(raw, truth, drawn_on, names):
             )
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--patients", type=int, default=4)
-    parser.add_argument("--voxel-size", type=float, default=2.0)
-    parser.add_argument("--recipes", nargs="+", default=list(RECIPES))
-    parser.add_argument("--drawn-on", nargs="+", default=["ce-gadolinium_T1w", "FLAIR"])
-    args = parser.parse_args()
-    rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        truth = make_phantom(
-            Path(folder) / "p",
-            patients=args.patients,
-            sites=1,
-            voxel_size=args.voxel_size,
-            misaligned=True,
-        )
-        for on in args.drawn_on:
-            raw = truth if on == "ce-gadolinium_T1w" else redrawn(truth, on)
-            for row in rows_of(raw, truth, on, args.recipes):
-                rows.append(row)
-                print(row, flush=True)
+def report(args, rows):
+    """Writes results/space.md: what has been measured so far."""
     table = pd.DataFrame(rows)
     found = (
         table.groupby(["recipe", "drawn_on"], sort=False)
@@ -136,20 +117,47 @@ def main():
             "# The mask that a study uses, and the mask that belongs",
             "",
             f"`python benchmarks/space.py --patients {args.patients} --voxel-size "
-            f"{args.voxel_size:g}`",
+            f"{args.voxel_size:g} --recipes {' '.join(args.recipes)} --drawn-on "
+            f"{' '.join(args.drawn_on)}`",
             "",
             f"Dice on the misaligned phantom, {args.voxel_size:g} mm; wanted at 2 mm: "
             f"median at least {WANTED['median']}, each at least {WANTED['least']}. "
             "by_header: "
             "the mask as scanned on the recipe's grid by the headers alone, which "
-            "is what was used before a cohort had a space.",
+            "is what was used before a cohort had a space. A recipe that was asked "
+            "for and has no row was not reached.",
             "",
             markdown(found.round(3)),
             "",
         ]
     )
-    print(text)
     write_text(Path(__file__).parent / "results" / "space.md", text)
+    return text
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--patients", type=int, default=4)
+    parser.add_argument("--voxel-size", type=float, default=2.0)
+    parser.add_argument("--recipes", nargs="+", default=list(RECIPES))
+    parser.add_argument("--drawn-on", nargs="+", default=["ce-gadolinium_T1w", "FLAIR"])
+    args = parser.parse_args()
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        truth = make_phantom(
+            Path(folder) / "p",
+            patients=args.patients,
+            sites=1,
+            voxel_size=args.voxel_size,
+            misaligned=True,
+        )
+        for on in args.drawn_on:
+            raw = truth if on == "ce-gadolinium_T1w" else redrawn(truth, on)
+            for row in rows_of(raw, truth, on, args.recipes):
+                rows.append(row)
+                print(row, flush=True)
+                report(args, rows)  # an hour's work is not lost with its last minute
+    print(report(args, rows))
 
 
 if __name__ == "__main__":

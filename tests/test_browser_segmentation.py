@@ -27,7 +27,8 @@ pytestmark = pytest.mark.skipif(
 CELL = """
 import io, json, numpy as np, SimpleITK as sitk
 from glioma_repro.patients.phantom import phantom
-from glioma_repro.images.contour import RegionEditor, simulate_region
+from glioma_repro.images.contour import simulate_region
+from glioma_repro.images.region_editor import RegionEditor
 few = phantom("phantom:patients=12")
 truth = sitk.GetArrayFromImage(few.mask(few.ids[0])) > 0
 wanted = simulate_region(truth, 3, "browser")

@@ -416,7 +416,7 @@ def test_real_slices():
 def test_editor_writes_what_the_step_reads(tmp_path):
     "What is drawn in the widget is what `segment_patient` starts from."
     pytest.importorskip("ipympl", reason="the region editor needs ipympl")
-    from glioma_repro.images.contour import RegionEditor
+    from glioma_repro.images.region_editor import RegionEditor
 
     cohort = _cohort(
         tmp_path, {"sub-a": _picture([2, 3, 4]), "sub-b": _picture([1, 2, 3])}
