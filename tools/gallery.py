@@ -83,7 +83,9 @@ def page_of(path: str, floor: str) -> Page:
     found = [one for cell in cells for one in pictures_of(cell)]
     if not found:
         return Page(floor, path, head[1], head[2])
-    return Page(floor, path, head[1], head[2], *found[CHOSEN.get(path, 0)])
+    return Page(
+        floor, path, head[1], head[2], *found[min(CHOSEN.get(path, 0), len(found) - 1)]
+    )
 
 
 def pages() -> list[Page]:
