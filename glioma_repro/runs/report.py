@@ -203,8 +203,10 @@ nav ol { padding-left: 1.8rem; margin: .3rem 0; } nav { font-size: .9rem; }
   left: max(1rem, calc(50vw - 42rem + 1rem)); overflow-y: auto; } }
 @media print { :root { color-scheme: light; } nav, .csv { display: none; }
   body.sections { max-width: none; padding: 0; } figure, tr { break-inside: avoid; }
-  .wide, .output_html { overflow: visible; } th button::after { content: "" !important; }
-  table { font-size: .65rem; overflow-wrap: anywhere; } th, td { padding: .15rem .25rem; } }
+  .wide, .output_html { overflow: visible; }
+  th button::after { content: "" !important; }
+  table { font-size: .65rem; overflow-wrap: anywhere; }
+  th, td { padding: .15rem .25rem; } }
 </style>"""
 
 # %% ../../nbs/runs/report.ipynb #62969320
