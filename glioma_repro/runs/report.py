@@ -164,7 +164,8 @@ def answer_html(
 _STYLE = """<style>
 :root { color-scheme: light dark; --page: #fff; --ink: #1b1b1b; --soft: #555;
   --line: #ccc; --mark: #0060a0; --warm: #fff3cd; --edge: #b36b00; --chance: #777; }
-@media (prefers-color-scheme: dark) { :root { --page: #16181c; --ink: #e8e8e8;
+@media screen and (prefers-color-scheme: dark) { :root {
+  --page: #16181c; --ink: #e8e8e8;
   --soft: #b8b8b8; --line: #4a4e55; --mark: #7cc0f2; --warm: #3a3013; --edge: #E69F00;
   --chance: #aaa; } }
 * { box-sizing: border-box; }
@@ -203,7 +204,10 @@ nav ol { padding-left: 1.8rem; margin: .3rem 0; } nav { font-size: .9rem; }
   left: max(1rem, calc(50vw - 42rem + 1rem)); overflow-y: auto; } }
 @media print { :root { color-scheme: light; } nav, .csv { display: none; }
   body.sections { max-width: none; padding: 0; } figure, tr { break-inside: avoid; }
-  .wide, .output_html { overflow: visible; } table { font-size: .7rem; } }
+  .wide, .output_html { overflow: visible; }
+  th button::after { content: "" !important; }
+  table { font-size: .65rem; overflow-wrap: anywhere; }
+  th, td { padding: .15rem .25rem; } }
 </style>"""
 
 # %% ../../nbs/runs/report.ipynb #62969320

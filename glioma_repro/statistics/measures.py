@@ -1627,8 +1627,8 @@ def at_thresholds(
     predictions: Predictions,  # of the patients that are judged
     thresholds: pd.DataFrame,  # of chosen_thresholds
 ) -> Predictions:  # scores whose threshold is 0.5; trainings without one are left out
-    """Each training's scores (slices averaged), stretched in two straight pieces so that
-    its threshold becomes one half: for measures at a threshold only.
+    """Each training's scores (slices averaged), stretched in two straight pieces so
+    that its threshold becomes one half: for measures at a threshold only.
     """
     table = predictions.per_patient().table
     table = table.astype({name: "Int64" for name in _RUN})
