@@ -17,7 +17,8 @@ import SimpleITK as sitk
 from PIL import Image
 
 from glioma_repro.patients.core import cores, project_root, real_data
-from glioma_repro.patients.curation import Case, curate, slice_numbers, source_files
+from glioma_repro.patients.curation import curate, slice_numbers
+from glioma_repro.patients.store import Case, source_files
 
 
 def timed(function):

@@ -128,7 +128,7 @@ def test_the_next_best_series_takes_the_place_of_one_that_cannot_be_converted(
     table = chosen_series(cohort).set_index("number")
     assert table["chosen"].to_dict() == {"1": False, "2": True}
     assert (
-        "dcm2niix made 2 volumes" in table.loc[1, "choice"]
+        "dcm2niix made 2 volumes" in table.loc["1", "choice"]
         and cohort.problems["problem"].str.startswith("series 1: passed over").any()
     )
     assert (
