@@ -1,0 +1,211 @@
+"""A saved model asked about new patients: the run's scores to the bit, what they are
+worth, and one clear line where something is missing.
+"""
+
+import json
+import shutil
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from glioma_repro.images.preprocess import load_recipe, recipe_from
+from glioma_repro.methods.catalogue import load_model
+from glioma_repro.methods.method import Age, keep_model, run_folds, sign_model
+from glioma_repro.methods.residual_cnn import ResidualCNN
+from glioma_repro.networks.training import Training
+from glioma_repro.patients.cohort import patient_splits, split_external
+from glioma_repro.patients.core import (
+    PatientError,
+    ReproError,
+    read_cohort,
+    read_predictions,
+    write_text,
+)
+from glioma_repro.patients.phantom import make_phantom
+from glioma_repro.runs.command import main
+from glioma_repro.runs.prediction import (
+    drawn_on,
+    find_model,
+    models_table,
+    one_patient,
+    predict,
+    recipe_of,
+)
+
+NETWORK = ResidualCNN(
+    "chang2018", training=Training(iterations=4, batch=8), filters=(4, 8), features=8
+)
+METHODS = [Age(), NETWORK]
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory):
+    """Models of two methods, the external patients, and what the run said of them."""
+    home = tmp_path_factory.mktemp("predict")
+    everybody = make_phantom(home / "p", patients=14, sites=1, voxel_size=6, jobs=1)
+    words = everybody.participants["idh"]
+    ids = [everybody.ids[words.tolist().index(one)] for one in ("mutant", "wildtype")]
+    patients, apart = split_external(everybody, ids)
+    run = run_folds(
+        METHODS,
+        patients,
+        patient_splits(patients, ["idh"], folds=2, seed=0),
+        ["idh"],
+        external=apart,
+        folder=home / "folds",
+        jobs=1,
+        description="",
+        study="head_to_head",
+    )
+    for method in METHODS:
+        keep_model(run, method, home / "runs" / "model" / method.name)
+    return home, patients, apart, run
+
+
+@pytest.mark.parametrize("name", ["age", "chang2018"])
+def test_external_patients_get_the_scores_of_the_run_to_the_bit(asked, name, tmp_path):
+    home, _, apart, run = asked
+    page = predict(home / "runs" / "model" / name, apart, tmp_path, jobs=1)
+    said = read_predictions(tmp_path / "predictions.csv").table
+    then = run.predictions.select(model=name, subset="external").table
+    columns = ["participant_id", "class", "score"]
+    assert said[columns].equals(then[columns].reset_index(drop=True))
+    text = page.read_text(encoding="utf-8")
+    assert "Not for clinical use" in text and "AUROC" in text
+    for one in apart.ids:
+        own = (tmp_path / "patients" / f"{one}.html").read_text(encoding="utf-8")
+        assert "http" not in own.partition("<body>")[2] and len(own) < 3_000_000
+        assert ("data:image/png" in own) == (name == "chang2018")
+        assert "cannot be ruled out" in own and "no scores out of fold" not in own
+
+
+def test_a_second_call_makes_no_page_again(asked, tmp_path):
+    home, _, apart, _ = asked
+    before = {}
+    for _ in range(2):
+        predict(home / "runs" / "model" / "age", apart, tmp_path, jobs=1)
+        pages = (tmp_path / "patients").iterdir()
+        now = {path.name: path.stat().st_mtime_ns for path in pages}
+        assert not before or before == now
+        before = now
+
+
+def test_one_bad_patient_costs_himself_only(asked, tmp_path):
+    home, _, apart, _ = asked
+    folder = tmp_path / "cohort"
+    shutil.copytree(apart.folder, folder)
+    first, second = apart.ids
+    (folder / first / "anat" / f"{first}_FLAIR.nii.gz").write_bytes(b"broken")
+    few = read_cohort(folder).subset(apart.ids)
+    page = predict(home / "runs" / "model" / "chang2018", few, tmp_path / "a", jobs=1)
+    said = read_predictions(tmp_path / "a" / "predictions.csv").table
+    assert set(said["participant_id"]) == {second}
+    assert first in page.read_text(encoding="utf-8")
+    assert first in (tmp_path / "a" / "problems.csv").read_text(encoding="utf-8")
+
+
+def test_one_patient_by_files(asked, tmp_path, capsys):
+    home, patients, apart, _ = asked
+    model, one = home / "runs" / "model" / "chang2018", apart.ids[0]
+    images = [
+        word
+        for name in apart.sequences(one)
+        for word in ("--image", f"{name}={apart.path(one, name)}")
+    ]
+    mask = ["--mask", str(apart.path(one, "label-tumor_mask", apart.mask_method))]
+    call = [
+        "predict",
+        "--model",
+        str(model),
+        "--out",
+        str(tmp_path / "a"),
+        "--jobs",
+        "1",
+    ]
+    assert main([*call, *images, *mask]) == 0
+    page = (tmp_path / "a" / "report.html").read_text(encoding="utf-8")
+    assert "on one grid" in page or "images are ready" in page or "as they are" in page
+    # a model that needs four sequences says which is missing
+    assert main([*call[:-3], str(tmp_path / "b"), *images[2:], *mask]) == 1
+    assert "no T1w" in capsys.readouterr().err
+    # without a mask there is no tumour to cut out
+    assert main([*call[:-3], str(tmp_path / "c"), *images]) == 1
+    assert "mask" in capsys.readouterr().err
+
+
+def test_age_that_is_missing_is_asked_for(asked, tmp_path, capsys):
+    home, _, apart, _ = asked
+    path = apart.path(apart.ids[0], "T1w")
+    call = ["predict", "--model", str(home / "runs" / "model" / "age")]
+    call += ["--image", f"T1w={path}", "--out", str(tmp_path / "a")]
+    assert main(call) == 1
+    assert "--age" in capsys.readouterr().err
+    assert main([*call, "--age", "43"]) == 0
+    assert main([*call, "--age", "119"]) == 0
+    page = (tmp_path / "a" / "report.html").read_text(encoding="utf-8")
+    assert "outside the training patients" in page
+
+
+def test_a_training_patient_is_known_again(asked, tmp_path):
+    home, patients, _, _ = asked
+    seen = patients.subset(patients.ids[:1])
+    page = predict(home / "runs" / "model" / "age", seen, tmp_path, jobs=1)
+    assert "was in training" in page.read_text(encoding="utf-8")
+
+
+def test_a_card_says_what_and_holds_no_name(asked):
+    home, patients, _, _ = asked
+    folder = home / "runs" / "model" / "chang2018"
+    sign_model(folder, command="glioma-repro run x --cohort p", recipe=None)
+    for name in ("card.md", "card.json", "tested.csv"):
+        text = (folder / name).read_text(encoding="utf-8")
+        assert not [one for one in patients.ids if one in text], name
+    card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+    told = (folder / "card.md").read_text(encoding="utf-8")
+    for digest in card["files"].values():
+        assert digest in told
+    assert "glioma-repro run x" in told and "AUROC" in told and "clinical" in told
+    assert load_model(folder).about["made"]["command"].endswith("--cohort p")
+
+
+def test_models_are_listed_and_the_nearest_is_named(asked, capsys):
+    home = asked[0]
+    table = models_table(home / "runs").set_index("name")
+    assert {"model/age", "model/chang2018"} <= set(table.index)
+    assert "12 patients" in table.at["model/age", "trained on"]
+    assert main(["models", str(home / "runs")]) == 0
+    assert "model/chang2018" in capsys.readouterr().out
+    with pytest.raises(ReproError, match="did you mean model/age"):
+        find_model("model/aeg", home / "runs")
+
+
+def test_a_recipe_of_a_card_is_read_with_care(asked):
+    model = load_model(asked[0] / "runs" / "model" / "age")
+    plain = json.loads(json.dumps(asdict(load_recipe("atlas", bias="none"))))
+    assert recipe_from(plain, "card") == load_recipe("atlas", bias="none")
+    for key, value in (("name", "../evil"), ("steps", [{"step": "shell"}])):
+        made = {"recipe": plain | {key: value}}
+        with pytest.raises(ReproError):
+            recipe_of(replace(model, about={"made": made}))
+
+
+def test_a_mask_on_no_image_shows_the_grids(asked, tmp_path):
+    apart = asked[2]
+    one = apart.ids[0]
+    mask = apart.mask(one)
+    moved = sitk.Image(mask)
+    moved.SetOrigin(tuple(np.array(mask.GetOrigin()) + 5))
+    images = {"FLAIR": apart.image(one, "FLAIR")}
+    assert drawn_on(images, mask, one) == "FLAIR"
+    with pytest.raises(PatientError, match="no image's grid.*origin"):
+        drawn_on(images, moved, one)
+
+
+def test_a_folder_of_others_is_not_touched(asked, tmp_path):
+    apart = asked[2]
+    write_text(tmp_path / "images" / "thesis.txt", "years of work")
+    with pytest.raises(ReproError, match="other files"):
+        one_patient(tmp_path / "images", {"T1w": apart.path(apart.ids[0], "T1w")})
+    assert (tmp_path / "images" / "thesis.txt").read_text() == "years of work"
