@@ -37,7 +37,6 @@ from glioma_repro.patients.cohort import (
 )
 from glioma_repro.patients.core import (
     COLOURS,
-    TARGET_NAMES,
     TARGETS,
     Cohort,
     LeakError,
