@@ -412,3 +412,50 @@ def test_both_stopping_rules_are_followed(small_run):
     )
     # the same training, and the workable rule keeps its best epoch
     assert (pairs["workable"] <= pairs["stated"] + 1e-6).all()
+
+
+def test_verdicts_say_what_was_run_and_against_which_null(small_run):
+    "Before, no published figure had a null, and none said which run stands for it."
+    _, results = small_run
+    judged = _table(results, "published_reproduced")
+    ours = judged[judged["reproduced"].notna() & judged["low"].notna()]
+    assert len(ours) and ours["run here"].notna().all() and ours["n"].notna().all()
+    shares = ours[ours["quantity"].isin(["accuracy", "sensitivity", "specificity"])]
+    assert set(shares["null"]) <= {"chance", "majority"} and shares["null"].ne("").all()
+    beaten = shares["verdict"].eq("reproduced")
+    assert (shares.loc[beaten, "null_p"].astype(float) < 0.05).all()
+    assert results["headline"][0]["measure"] == "accuracy of slices"
+    assert "answer" in results["figures"]
+
+
+def test_external_patients(tmp_path):
+    "Before, the study had no parameter external."
+    import json
+
+    from glioma_repro.runs.execution import run
+
+    folder = run(
+        "akkus2017",
+        "phantom:patients=24,voxel_size=6",
+        tmp_path,
+        external='site == "C"',
+        configurations="3",
+        ks="1",
+        optimizers="sgd",
+        epochs=2,
+        augmented_epochs=1,
+        stopping_epochs=0,
+        repeats=1,
+        permutations=0,
+        masks="given",
+        svm=False,
+        jobs=1,
+    )
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    table = pd.read_csv(folder / "predictions.csv")
+    outside = set(table.loc[table["subset"] == "external", "participant_id"])
+    assert outside and not outside & set(
+        table.loc[table["subset"] == "test", "participant_id"]
+    )
+    assert {one["subset"] for one in results["headline"]} == {"test", "external"}
+    assert _table(results, "scored_external")["scored"].sum() == len(outside)

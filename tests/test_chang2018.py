@@ -2,6 +2,7 @@
 
 import json
 
+import pandas as pd
 import pytest
 
 from glioma_repro.patients.core import ReproError, read_predictions
@@ -9,6 +10,12 @@ from glioma_repro.runs.execution import run
 
 SMALL = dict(folds=3, iterations=8, permutations=1, jobs=1)
 COHORT = "phantom:patients=18,voxel_size=6"
+
+
+def as_table(results, key):
+    "A table of results.json."
+    one = results["tables"][key]
+    return pd.DataFrame(one["rows"], columns=one["columns"])
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +51,31 @@ def test_run_folder_is_whole(folder):
     assert (folder / "figures" / "prototypes_idh.png").stat().st_size > 5000 and (
         folder / "report.html"
     ).exists()
+
+
+def test_verdicts_have_a_null_and_the_sentence_one_family(folder):
+    """Before, an accuracy that is the majority's counted as reproduced, and a p of the
+    pooled AUROC stood beside the AUROC within folds.
+    """
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    judged = as_table(results, "published_reproduced")
+    judged = judged[judged["reproduced"].notna()]
+    assert judged["n"].notna().all() and set(judged["null"]) == {"chance", "majority"}
+    beaten = judged["verdict"].eq("reproduced")
+    assert (judged.loc[beaten, "null_p"].astype(float) < 0.05).all()
+    paired = as_table(results, "paired").set_index(["target", "b"])
+    inside = as_table(results, "against_baselines").set_index(["target", "method"])
+    for key, row in paired.drop("majority", level="b", errors="ignore").iterrows():
+        assert abs(row["value_b"] - inside.at[key, "value"]) < 1e-9
+        assert row["p_holm"] is None or row["p_holm"] >= row["p"]
+    headline = {one["target"]: one for one in results["headline"]}
+    assert headline["idh"]["published"] == 0.91 and headline["idh"]["n"] == 18
+    findings = as_table(results, "features_published")
+    assert len(findings) >= 24 and (findings["here"] != "").all()
+    assert {"mean age", "men", "grade 4"} <= set(
+        as_table(results, "characteristics")["quantity"]
+    )
+    assert (folder / "model").is_dir()
 
 
 def test_predictions_are_slices_of_test_patients(folder):
@@ -97,10 +129,19 @@ def test_external_single_heads_and_sites(tmp_path):
         and not set(outside["participant_id"])
         & set(table.loc[table["subset"] == "test", "participant_id"])
     )
-    assert (
-        "external"
-        in json.loads((folder / "results.json").read_text(encoding="utf-8"))["tables"]
-    )
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    assert {"external", "fall", "scored_external"} <= set(results["tables"])
+    # a table for a page, not of every baseline
+    assert len(results["tables"]["external"]["rows"]) == 4
+    # external patients are the headline, the internal figure stands beside it
+    assert [one["subset"] for one in results["headline"]] == ["external", "test"]
+    said = results["statements"]["answer_idh"]
+    assert "external patients" in said and "a fall of" in said
+    assert "roc_external" in results["figures"]
+    paired = as_table(results, "paired")
+    assert set(paired["subset"]) == {"test", "external"}
+    # a site that was never seen says nothing
+    assert not ((paired["subset"] == "external") & (paired["b"] == "site")).any()
 
 
 def test_unknown_words_are_refused(tmp_path):
