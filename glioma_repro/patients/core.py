@@ -1098,7 +1098,7 @@ def identities(self: Cohort) -> pd.Series:
 _BARCODE = (
     r"(?:sub-)?TCGA[-_. ]?([A-Z0-9]{2})[-_. ]?([A-Z0-9]{4})"
     # the end, a separator, a date, a sample or its letter
-    r"(?=$|[^A-Z0-9]|\d{8}(?:\D|$)|\d{2}[A-Z]|[A-Z]$)"
+    r"(?=$|[^A-Z0-9]|\d{8}(?:\D|$)|\d{2}[A-Z]|[A-Z](?:$|[^A-Z0-9]))"
 )
 
 
