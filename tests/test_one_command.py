@@ -52,6 +52,19 @@ def study(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    """A quick recipe of one's own: rigid, to the T2w, no brain to be cut out."""
+    path = tmp_path_factory.mktemp("recipe") / "quick.yaml"
+    path.write_text(
+        "name: quick\ntitle: T1w post-contrast to T2w\npaper: none\n"
+        "sequences: [ce-gadolinium_T1w, T2w]\noptional: []\nsteps:\n"
+        "  - {step: register, to: T2w, kind: rigid}\n"
+        "  - {step: brain, method: none}\n"
+    )
+    return str(path)
+
+
+@pytest.fixture(scope="module")
 def raw(tmp_path_factory):
     """Three patients whose sequences lie apart; the last one lost his T2w."""
     cohort = make_phantom(
@@ -70,16 +83,19 @@ def results_of(folder):
     return json.loads((folder / "results.json").read_text(encoding="utf-8"))
 
 
-def test_one_command_runs_the_recipe_once_and_uses_its_masks(study, raw, tmp_path):
+def test_one_command_runs_the_recipe_once_and_uses_its_masks(
+    study, recipe, raw, tmp_path
+):
     out, ids = tmp_path / "runs", raw.ids
     call = ["run", study, "--cohort", str(raw.folder), "--out", str(out)]
+    call += ["-p", "recipe", recipe]
     assert main([*call, "--label", "first"]) == 0
     home = out / raw.name / "toy"
     first = results_of(home / "first")
     assert first["tables"]["spaces"]["rows"] == [
-        ["akkus2017", "akkus2017", f"{ids[0]}, {ids[1]}"]
+        ["quick", "quick", f"{ids[0]}, {ids[1]}"]
     ]
-    assert "akkus2017" in first["statements"]["images"]
+    assert "quick" in first["statements"]["images"]
     # who fell out stands there by name, with the sequence that is missing
     lost = first["tables"]["excluded_patients"]["rows"]
     assert any(ids[2] in row and "T2w missing" in row[-1] for row in lost)
@@ -89,7 +105,7 @@ def test_one_command_runs_the_recipe_once_and_uses_its_masks(study, raw, tmp_pat
     assert page.index("Toy") < places[0] < places[1]
     assert first["tables"]["images_quality"]["rows"] and first["figures"]["images_1"]
     # a second run finds everything made, and reads the same
-    made = sorted((raw.folder / "derivatives" / "akkus2017").rglob("*.nii.gz"))
+    made = sorted((raw.folder / "derivatives" / "quick").rglob("*.nii.gz"))
     stamps = [path.stat().st_mtime_ns for path in made]
     assert main([*call, "--label", "second"]) == 0
     second = results_of(home / "second")
@@ -133,17 +149,17 @@ def test_tracebacks_stay_in_the_run_folder(study, raw, tmp_path):
     assert "ZeroDivisionError" in log and "return 1 / 0" in log
 
 
-def test_baselines_goes_the_whole_way(raw, tmp_path):
+def test_baselines_goes_the_whole_way(recipe, tmp_path):
     known = parameters_of(read_notebook(find_notebook("baselines")))
     assert "recipe" in known, nearest_of("recipe", known)
     few = make_phantom(
         tmp_path / "few", patients=8, sites=1, voxel_size=6, misaligned=True, jobs=1
     )
     call = ["run", "baselines", "--cohort", str(few.folder), "--out", str(tmp_path)]
-    call += ["-p", "recipe", "akkus2017", "-p", "folds", "2", "-p", "repeats", "1"]
+    call += ["-p", "recipe", recipe, "-p", "folds", "2", "-p", "repeats", "1"]
     call += ["-p", "permutations", "0", "-p", "trees", "5", "-p", "iterations", "50"]
     call += ["-p", "targets", "idh", "-p", "jobs", "1", "--label", "x"]
     assert main(call) == 0
     said = results_of(tmp_path / few.name / "baselines" / "x")
-    assert "akkus2017" in said["statements"]["images"]
-    assert read_cohort(few.folder).using("akkus2017").mask_source == "akkus2017"
+    assert "quick" in said["statements"]["images"]
+    assert read_cohort(few.folder).using("quick").mask_source == "quick"
