@@ -649,10 +649,13 @@ def _fingerprint_of(parameters, opened, notebook):
         apart = data_hashes(open_cohort(external))
     elif external and _is_file(external):
         apart = sha256_of(external)
+    recipe = parameters.get("recipe")
+    own = sha256_of(recipe) if _is_file(recipe or "") else None  # a recipe of one's own
     return fingerprint(
         lasting,
         data_hashes(opened),
         apart,
+        own,
         code_hash(),
         [cell.source for cell in notebook.cells],
     )
@@ -667,9 +670,11 @@ def _is_file(text):
 
 def _for_kernel(given, cohort, work):
     "The parameters as the notebook gets them: it runs in another folder than we do."
-    external = given.get("external")
-    apart = {"external": _absolute(external)} if isinstance(external, str) else {}
-    return {**given, **apart, "cohort": _absolute(cohort), "out": str(work)}
+    external, recipe = given.get("external"), given.get("recipe")
+    files = {"external": _absolute(external)} if isinstance(external, str) else {}
+    if str(recipe).endswith((".yaml", ".yml")):  # a recipe of one's own
+        files["recipe"] = _absolute(recipe)
+    return {**given, **files, "cohort": _absolute(cohort), "out": str(work)}
 
 
 def _absolute(text):

@@ -197,7 +197,8 @@ def one_patient(
     first = next(iter(volumes))
     done = {"stripped": True} if stripped else {}
     if all(same_grid(volumes[first], image) for image in volumes.values()):
-        done["registered"] = first
+        # nobody said so: the report does
+        done |= {"registered": first, "assumed": "the files lie on one grid"}
     return _of_one(folder, one, volumes, mask, age, done)
 
 
@@ -319,13 +320,13 @@ def worth_of(
     said = []
     if value:
         said.append(
-            f"Out of fold, the same procedure had AUROC {_ranged(value)}; this model "
-            "itself has seen all those patients."
+            f"Out of fold, the same procedure had AUROC {_ranged(value)}, "
+            f"{_against_chance(value)}; this model itself has seen all those patients."
         )
     if outside:
         said.append(
             f"On {outside[3]} external patients this very model had AUROC "
-            f"{_ranged(outside)}."
+            f"{_ranged(outside)}, {_against_chance(outside)}."
         )
     lines = known.get("calibration", {}).get(target, {})
     for name, what in _MEASURES.items():
@@ -339,6 +340,16 @@ _MEASURES = {
     "observed_expected": "Observed to expected cases {} (1 is perfect)",
     "calibration_slope": "Slope {} (1 is perfect; below 1 the scores are too extreme)",
 }
+
+
+def _against_chance(numbers):
+    "Whether the interval of an AUROC tells it from a coin."
+    low, high = numbers[1:3]
+    if low is None or high is None:
+        return "without an interval, so nothing is decided"
+    if low > 0.5:
+        return "better than chance"
+    return "worse than chance" if high < 0.5 else "not told from chance"
 
 
 def _ranged(numbers):
@@ -520,6 +531,13 @@ def patient_page(
 def _preparation(asked, participant_id):
     "How the patient's images were prepared."
     ready, parts = asked.ready, [f"<p>{html.escape(asked.ready.said)}</p>"]
+    assumed = ready.cohort.using(None).done.get("assumed")
+    if assumed and ready.result is None:
+        parts.append(
+            f"<p>Nobody said that the images are registered to each other: "
+            f"{html.escape(assumed)}, and they are taken as such. If they are not, "
+            "run a recipe (--recipe NAME).</p>"
+        )
     trained = (asked.model.about.get("images") or {}).get("space")
     if trained != ready.cohort.space:
         parts.append(
@@ -613,8 +631,15 @@ def with_what_it_needs(
     model: Model,  # that will be asked
     cohort: Cohort,  # whom
 ) -> tuple[Cohort, pd.DataFrame]:  # who can be asked; participant_id, problem
-    "A model that sees nothing but age needs it; raises ReproError if nobody has one."
+    """Who has what a model cannot do without; raises ReproError if nobody has: the
+    tumour's mask where it looks at images, the age where it sees nothing else.
+    """
     nobody = pd.DataFrame(columns=["participant_id", "problem"])
+    if not set(model.names) <= {"age", "nothing"} and cohort.mask_source is None:
+        raise ReproError(
+            f"model {model.method.name} looks at the tumour, and cohort {cohort.name} "
+            "has no tumour masks: give one (--mask FILE), drawn on one of the images"
+        )
     if set(model.names) != {"age"}:
         return cohort, nobody
     table = cohort.participants

@@ -658,6 +658,7 @@ def command(self: Study) -> str:
         if value is not None:
             words += [f"--{key}", Path(value).name if is_folder(value) else str(value)]
     for key, value in given.items():
+        value = value.name if isinstance(value, Recipe) else value
         words += ["-p", key, "none" if value is None else str(value)]
     return shlex.join(words)
 
