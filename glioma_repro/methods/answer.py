@@ -248,7 +248,8 @@ def give_headline(study, found, target, subset):
     own, best = found.row(target, subset), found.rival(target, subset)
     rival = None
     if best is not None:
-        rival = dict(method=best["b"], value=best["value_b"], p=best["p_holm"])
+        p = None if pd.isna(best["p_holm"]) else float(best["p_holm"])
+        rival = dict(method=best["b"], value=float(best["value_b"]), p=p)
     study.headline(
         target,
         float(own["value"]),
