@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ..patients.core import TARGET_NAMES, Cohort, Predictions
-from ..statistics.comparison import compare_within_folds
+from ..statistics.comparison import compare_within_folds, correct_many
 from ..statistics.figures import plot_answer
 from ..statistics.measures import auroc_within_folds
 
@@ -59,7 +59,7 @@ def unseen_sites(
     known: Cohort,  # development patients
     external: Cohort | None,  # the others
 ) -> dict:  # {"site": the reason}, or empty
-    "Why the model `site` has no external figure, where no external site was in training."
+    "Why `site` has no external figure, where no external site was in training."
     if external is None or "site" not in known.participants:
         return {}
     if "site" not in external.participants:
@@ -157,8 +157,11 @@ def answered(
     seen = mine.table
     if reasons:
         seen = seen[~((seen["subset"] == "external") & seen["model"].isin(reasons))]
-    tests = compare_within_folds(Predictions(seen), method, rivals)
-    chance = compare_within_folds(Predictions(seen), method, ["majority"])
+    tests = compare_within_folds(Predictions(seen), method, [*rivals, "majority"])
+    # chance is no rival: a family of its own
+    is_chance = tests["b"] == "majority"
+    chance, tests = tests[is_chance], tests[~is_chance].reset_index(drop=True)
+    tests["p_holm"] = tests.groupby("subset")["p"].transform(correct_many)
     return Answered(method, table, tests, chance, falls(table))
 
 
@@ -226,14 +229,14 @@ def give_answer(
     study.table(
         "answer",
         found.table[[*columns, "folds", "folds_of", "interval", "reason"]],
-        "AUROC over pairs scored by one model; folds: on how many it rests, of how many.",
+        "AUROC over pairs scored by one model; folds: on how many it rests.",
         show=False,
     )
     study.table(
         "answer_tests",
         found.tests,
-        f"{found.method} (a) against every rival (b): paired test of that AUROC; p_holm: "
-        "corrected for all rivals and targets of the subset.",
+        f"{found.method} (a) against every rival (b): paired test of that AUROC; "
+        "p_holm: corrected for all rivals and targets of the subset.",
         show=False,
     )
     if len(found.falls):
@@ -245,7 +248,8 @@ def give_headline(study, found, target, subset):
     own, best = found.row(target, subset), found.rival(target, subset)
     rival = None
     if best is not None:
-        rival = dict(method=best["b"], value=best["value_b"], p=best["p_holm"])
+        p = None if pd.isna(best["p_holm"]) else float(best["p_holm"])
+        rival = dict(method=best["b"], value=float(best["value_b"]), p=p)
     study.headline(
         target,
         float(own["value"]),

@@ -1045,7 +1045,7 @@ def with_public_labels(
         )
     table = cohort.participants.set_index("participant_id")
     names = {one: [barcode] for one, barcode in table["tcga_barcode"].dropna().items()}
-    labels, used = read_labels(manifest_of(manifest), [folder], names)
+    labels, used, _ = read_labels(manifest_of(manifest), [folder], names)
     added = labels.reindex(table.index)[[name for name in labels if name not in table]]
     tables = {name: entry["sha256"] for name, entry in used.items()}
     return replace(

@@ -823,30 +823,33 @@ def compare_within_folds(
     for key, part in predictions.table.groupby(by, sort=False, dropna=False):
         named = dict(zip(by, key))
         there = set(part["model"])
-        for rival in [one for one in rivals if {one, model} <= there]:
-            pair_of = [
-                Predictions(part[part["model"] == one]) for one in (model, rival)
-            ]
-            rows.append(named | dict(a=model, b=rival) | _within_test(*pair_of))
+        wanted = [one for one in rivals if {one, model} <= there]
+        own = _shares_of(part, model) if wanted else None
+        rows += [
+            named | dict(a=model, b=one) | _within_test(own, _shares_of(part, one))
+            for one in wanted
+        ]
     names = ["value_a", "value_b", "difference", "low", "high", "p", "n"]
     table = pd.DataFrame(rows, columns=[*by, "a", "b", *names])
     groups = table.groupby("subset" if "subset" in by else "a", sort=False)["p"]
     return table.assign(p_holm=groups.transform(correct_many))
 
 
+def _shares_of(table, model):
+    "What the paired test needs of one model; raises ReproError where sources mix."
+    one_source(mine := Predictions(table[table["model"] == model]))
+    fold, label, score, classes, ids = as_arrays(mine)
+    return *patient_shares(fold, label, score, classes), fold, label, classes, ids
+
+
 def _within_test(first, second):
     "One paired test; raises ReproError where the two were not scored alike."
-    one_source(first)
-    one_source(second)
-    fold, label, score, classes, ids = as_arrays(first)
-    other = as_arrays(second)
-    if ids != other[4] or not np.array_equal(fold, other[0]):
+    (value, share, fold, label, classes, ids), (against, theirs) = first, second[:2]
+    if ids != second[5] or not np.array_equal(fold, second[2]):
         raise ReproError(
             "AUROC within folds is compared on the same patients and folds; these two "
             "models were scored on others"
         )
-    value, share = patient_shares(fold, label, score, classes)
-    against, theirs = patient_shares(fold, label, other[2], classes)
     gap, groups = share - theirs, [label == one for one in classes]
     sizes = [int(one.sum()) for one in groups]
     known = dict(value_a=value, value_b=against, n=len(ids))
