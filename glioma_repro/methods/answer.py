@@ -202,7 +202,7 @@ def rival_words(found, target, subset) -> str:
             f"; the best rival, {best['b']}, {best['value_b']:.2f}: difference {gap}{p}"
         )
     if pd.isna(own["low"]):
-        return text + "; too few patients for an interval"
+        return f"{text}; {own['reason'] or 'too few patients for an interval'}"
     holds = own["low"] <= 0.5 <= own["high"]
     return text + ("; the interval holds chance" if holds else "")
 

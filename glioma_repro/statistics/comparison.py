@@ -860,7 +860,7 @@ def _within_test(first, second):
         size / (size - 1) * float((gap[group] ** 2).sum())
         for group, size in zip(groups, sizes)
     ]
-    same = bool(np.allclose(gap, 0, atol=1e-15))
+    same = bool(np.allclose(gap, 0, atol=1e-15) and np.isclose(value, against))
     found = _difference_test(
         value - against, sum(parts), freedom_of(parts, sizes), same
     )
