@@ -244,7 +244,7 @@ VOLUMES = {
     "half labels": (dict(seg=lambda usual: usual["seg"] / 4), "holds the label 0.5"),
     "label 257": (dict(seg=lambda usual: usual["seg"] * 128.5), "holds the label 257"),
     "label -1": (dict(seg=lambda usual: -usual["seg"] / 2), "holds the label -1"),
-    "another size": (dict(t2=lambda usual: usual["t2"][:3]), "voxels, the image"),
+    "another size": (dict(t2=lambda usual: usual["t2"][:3]), "the image has"),
     "all constant": (
         dict.fromkeys(("t1", "t1ce", "t2", "flair"), lambda usual: np.ones((4, 8, 8))),
         "no usable image",

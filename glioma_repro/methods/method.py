@@ -39,6 +39,7 @@ from glioma_repro.patients.cohort import (
 from ..patients.files import listed, read_json
 from glioma_repro.patients.core import (
     COLOURS,
+    TARGET_NAMES,
     TARGETS,
     Cohort,
     LeakError,

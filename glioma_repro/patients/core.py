@@ -526,21 +526,29 @@ def _on_cluster(calls, scheduler):
             client.submit(_guarded, *call, pure=False): one
             for one, call in calls.items()
         }
+        dead = []
         for future in as_completed(waiting):
-            error = future.exception()
-            if isinstance(error, DiskError):
-                raise error
-            if error is None:
-                yield future.result()
+            answer = _answer_of(future, waiting[future], KilledWorker)
+            if answer is None:
+                dead.append(waiting[future])
             else:
-                yield (
-                    waiting[future],
-                    None,
-                    _DIED
-                    if isinstance(error, KilledWorker)
-                    else f"{type(error).__name__}: {error}",
-                )
+                yield answer
             future.release()  # its result need not stay on the cluster
+        for one in dead:  # alone: a patient may have died with the one that killed
+            future = client.submit(_guarded, *calls[one], pure=False)
+            yield _answer_of(future, one, KilledWorker) or (one, None, _DIED)
+
+
+def _answer_of(future, participant_id, killed):
+    "(patient, result, problem); None where the worker died with it."
+    try:
+        return future.result()
+    except killed:
+        return None
+    except DiskError:
+        raise
+    except Exception as error:
+        return participant_id, None, f"{type(error).__name__}: {error}"
 
 # %% ../../nbs/patients/core.ipynb #5a70c3b1
 def header_problem(
@@ -1316,7 +1324,9 @@ def read_participants(
 # %% ../../nbs/patients/core.ipynb #761ce37c
 def _without_table(folder):
     "What to do with a folder that has no participants.tsv."
-    patients = sorted(one.name for one in folder.glob("sub-*") if one.is_dir())
+    patients = []
+    if os.path.isdir(folder):  # which is False, and no error, for a name too long
+        patients = sorted(one.name for one in folder.glob("sub-*") if one.is_dir())
     if not patients:
         return (
             f"{named(folder)} is not a BIDS folder: no participants.tsv in it; "

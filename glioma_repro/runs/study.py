@@ -51,7 +51,6 @@ from glioma_repro.patients.core import (
     write_json,
 )
 from ..patients.files import read_json
-from .report import Answer, answer_html, table_html
 from glioma_repro.images.preprocess import (
     Prepared,
     Recipe,
@@ -60,7 +59,7 @@ from glioma_repro.images.preprocess import (
     prepared,
 )
 from ..methods.method import sign_model
-from .report import Answer, answer_html
+from .report import Answer, answer_html, table_html
 
 # %% ../../nbs/runs/study.ipynb #2b52f108
 def is_folder(text) -> bool:
