@@ -473,7 +473,10 @@ def _distance_rows(one, iterations, seed):
         # distances grow in draws, where patients stand twice: that bias is taken off
         if name in ("ece", "ici"):
             draws = np.maximum(draws - (np.nanmean(draws) - value[name]), 0)
-        low, high, how = bootstrap_interval(value[name], draws)
+        if name == "brier":  # as `evaluate` gives it
+            low, high, how = interval_of(name, value[name], one, {}, {})
+        else:
+            low, high, how = bootstrap_interval(value[name], draws)
         rows[name] = {
             "value": value[name],
             "low": low,
