@@ -163,9 +163,9 @@ def test_inflation_is_published_minus_patients():
     )
     # t of one degree of freedom; differences 0.4 and 0.2, variance 0.02
     half = 12.706 * np.sqrt((1 / 2 + 0.2) * 0.02)
-    assert np.isclose(row["inflation: low"], 0.3 - half, atol=1e-3) and np.isclose(
-        row["inflation: high"], 0.3 + half, atol=1e-3
-    )
+    # a difference of two shares lies between -1 and 1
+    assert half > 1.3
+    assert row["inflation: low"] == -1 and row["inflation: high"] == 1
     alone = inflation_rows(concat(parts[::2]), "true", {"codel_1p19q": 0.2})
     assert [one["measure"] for one in alone] == ["accuracy", "auroc"] and not any(
         "slices" in one or "inflation" in one for one in alone
@@ -181,10 +181,8 @@ def test_the_published_protocol_has_to_be_asked_for(notebook):
         for cell in notebook
         if "parameters" in cell.metadata.get("tags", [])
     )
-    assert (
-        "allow_leak = False" in parameters.splitlines()
-        and 'protocol = "patients"' in parameters.splitlines()
-    )
+    given = [line.partition("  #")[0] for line in parameters.splitlines()]
+    assert "allow_leak = False" in given and 'protocol = "patients"' in given
     cell = next(cell.source for cell in notebook if "protocols = [" in cell.source)
     space = dict(
         allow_leak=False, protocol="slices", LeakError=LeakError, ReproError=ReproError
@@ -419,8 +417,10 @@ def test_verdicts_say_what_was_run_and_against_which_null(small_run):
     _, results = small_run
     judged = _table(results, "published_reproduced")
     ours = judged[judged["reproduced"].notna() & judged["low"].notna()]
-    assert len(ours) and ours["run here"].notna().all() and ours["n"].notna().all()
+    assert len(ours) and ours["run here"].notna().all()
     shares = ours[ours["quantity"].isin(["accuracy", "sensitivity", "specificity"])]
+    shares = shares[shares["source"].str.startswith("Table")]
+    assert len(shares) and shares["n"].notna().all()
     assert set(shares["null"]) <= {"chance", "majority"} and shares["null"].ne("").all()
     beaten = shares["verdict"].eq("reproduced")
     assert (shares.loc[beaten, "null_p"].astype(float) < 0.05).all()

@@ -18,7 +18,7 @@ from glioma_repro.runs.execution import (
 )
 
 # for steps whose own default is the whole phantom; enough for five folds
-SMALL = "phantom:patients=40,voxel_size=8"
+SMALL = "phantom:patients=40,voxel_size=6"
 CHEAP = {
     "training": dict(epochs=1),
     "statistics": dict(iterations=50),

@@ -105,7 +105,7 @@ def test_the_answer_stands_first(real):
         "answer_grade",
         "table2_summary",
     ]
-    assert next(iter(real["figures"])) == "forest_auroc"
+    assert next(iter(real["figures"])) == "answer"
     assert (
         "AUROC 0.896" in real["statements"]["answer_idh"]
         and "prints 0.90 (0.85 to 0.95): the value is exact"
