@@ -1,4 +1,4 @@
-"""The study head_to_head, run as a user runs it, on a phantom small enough for a test."""
+"""The study head_to_head, run as a user runs it, on a phantom of 24 patients."""
 
 import json
 
