@@ -1165,8 +1165,8 @@ def cohort_image(cohort, one, suffix):
     "kind,change,said",
     [
         ("t2", with_nan, "_t2.nii.gz holds NaN"),
-        ("t2", lambda image: image[:-1], "voxels, the image"),
-        ("seg", lambda image: image[:-1], "voxels, the image"),
+        ("t2", lambda image: image[:-1], "the image has"),
+        ("seg", lambda image: image[:-1], "the image has"),
         ("seg", lambda image: image + 4, "holds the label 5; BraTS has 0 to 4"),
         ("flair", lambda image: sitk.JoinSeries([image, image]), "4D"),
     ],
