@@ -26,8 +26,8 @@ def test_every_method_sees_the_same_patients_in_the_same_folds(folder):
         name: set(zip(part["participant_id"], part["fold"]))
         for name, part in table.groupby("model")
     }
-    assert {"majority", "age"} <= set(seen)
-    assert seen["majority"] == seen["age"]
+    assert set(seen) == {"majority", "age", "site"}
+    assert seen["majority"] == seen["age"] == seen["site"]
 
 
 def test_the_report_answers_first_and_keeps_a_model_a_method(folder):
@@ -36,7 +36,9 @@ def test_the_report_answers_first_and_keeps_a_model_a_method(folder):
     rows = results["tables"]["paired"]
     paired = pd.DataFrame(rows["rows"], columns=rows["columns"])
     pairs = {frozenset(one) for one in zip(paired["a"], paired["b"])}
-    assert pairs and (paired["p_holm"].dropna() <= 1).all()
+    assert (
+        pairs == {frozenset({"age", "site"})} and (paired["p_holm"].dropna() <= 1).all()
+    )
     assert any((folder / "model").iterdir())
 
 
