@@ -158,6 +158,7 @@ def test_a_full_disk_leaves_no_half_file(cohort):
     """
     code = (
         "import resource, signal, sys\n"
+        "from glioma_repro.patients.core import DiskError\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "import SimpleITK as sitk, numpy as np\nfrom pathlib import Path\nfrom "
         "glioma_repro.images.preprocess import _write_image\n"
@@ -166,7 +167,7 @@ def test_a_full_disk_leaves_no_half_file(cohort):
         "60)).astype(np.float32))\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100000, 100000))\n"
         "try:\n    _write_image(image, Path(sys.argv[1]))\n"
-        "except OSError as error:\n    sys.exit(7 if error.errno == 28 else 8)\n"
+        "except DiskError:\n    sys.exit(7)\n"
     )
     target = cohort.folder / "full.nii.gz"
     done = subprocess.run(
