@@ -1,16 +1,17 @@
 """Kills `curate` and `run` at random moments and starts the same command again: do the
 bytes come out the same?
 
-    python benchmarks/kills.py [--kills 50] [--run baselines]
+    python benchmarks/kills.py [--kills 50] [--run "chang2018 -p iterations 20"]
 
 A made-up archive (noise, no patient) is curated without a disturbance, then again
-with kills; the same for a run on
-it. After every kill no process of the command may be left, and at the end no
-half-written folder and no other byte.
+with kills; the same for a run on it, a study that leaves network weights. After every
+kill no process of the command may be left, and at the end no half-written folder and
+no other byte.
 """
 
 import argparse
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -23,7 +24,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from glioma_repro.patients.core import generator, sha256_of
+from glioma_repro.patients.core import generator, sha256_of, write_text
+
+from tables import markdown
 
 NAME = "tcga-lgg-slices"
 # images, masks, tables, predictions, weights
@@ -75,7 +78,7 @@ def make_archive(folder, patients=24, slices=8, size=48):
 
 def start(words):
     """The command, in a process group of its own."""
-    code = "import sys; from glioma_repro.runs.study import main; sys.exit(main(sys.argv[1:]))"
+    code = "import sys; from glioma_repro.runs.command import main; sys.exit(main(sys.argv[1:]))"
     return subprocess.Popen(
         [sys.executable, "-c", code, *map(str, words)],
         start_new_session=True,
@@ -112,6 +115,12 @@ def content(folder):
         for path in sorted(folder.rglob("*"))
         if path.suffix in KEPT and ".unpacked" not in path.parts
     }
+
+
+def run_words(said, cohort, out):
+    """The command line of a study on a cohort."""
+    study, *parameters = shlex.split(said)
+    return ["run", study, "--cohort", cohort, "--out", out, *parameters]
 
 
 def campaign(what, words_for, place, kills):
@@ -155,8 +164,8 @@ if __name__ == "__main__":
     reader.add_argument("--kills", type=int, default=50)
     reader.add_argument(
         "--run",
-        default="baselines",
-        help="the study that is killed; none: curate alone",
+        default="chang2018 -p iterations 20 -p folds 2 -p permutations 0",
+        help="the study that is killed, with its parameters; none: curate alone",
     )
     given = reader.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -184,25 +193,15 @@ if __name__ == "__main__":
             rows.append(
                 campaign(
                     "run",
-                    lambda out: ["run", given.run, "--cohort", cohort, "--out", out],
+                    lambda out: run_words(given.run, cohort, out),
                     place,
                     given.kills,
                 )
             )
     table = pd.DataFrame(rows)
     print(table.to_string(index=False))
-    text = f"# Kills\n\n`python benchmarks/kills.py --kills {given.kills} --run {given.run}`\n\n"
-    text += "\n".join(
-        ["| " + " | ".join(table) + " |", "|" + "---|" * len(table.columns)]
-    )
-    text += (
-        "\n"
-        + "\n".join(
-            "| " + " | ".join(map(str, row)) + " |"
-            for row in table.itertuples(index=False)
-        )
-        + "\n"
-    )
-    (Path(__file__).parent / "results" / "kills.md").write_text(text)
+    command = f'python benchmarks/kills.py --kills {given.kills} --run "{given.run}"'
+    text = f"# Kills\n\n`{command}`\n\n{markdown(table)}\n"
+    write_text(Path(__file__).parent / "results" / "kills.md", text)
     bad = table[["processes_left", "half_written", "other_bytes"]].to_numpy().sum()
     sys.exit(int(bad > 0))
