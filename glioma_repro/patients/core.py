@@ -7,10 +7,10 @@ __all__ = ['SEQUENCES', 'TARGETS', 'TARGET_NAMES', 'LOG', 'PARTICIPANTS', 'PREDI
            'PatientError', 'LeakError', 'DiskError', 'atomic_path', 'write_text', 'mark_folder', 'unsealed',
            'write_json', 'sha256_of', 'fingerprint', 'participant_label', 'inside', 'seed_of', 'generator', 'log_to',
            'cores', 'map_patients', 'header_problem', 'read_volume', 'write_volume', 'geometry', 'check_same_grid',
-           'Column', 'validate_participants', 'Cohort', 'identity', 'read_ids', 'as_tsv', 'from_bids', 'read_cohort',
-           'read_participants', 'Samples', 'read_samples', 'Predictions', 'predictions_of', 'concat',
-           'read_typed_table', 'read_predictions', 'Measurements', 'read_measurements', 'measurements_of', 'set_style',
-           'show_images', 'project_root', 'real_data', 'carried']
+           'Column', 'validate_participants', 'Cohort', 'identity', 'read_ids', 'Settings', 'Description', 'as_tsv',
+           'from_bids', 'read_cohort', 'read_participants', 'Samples', 'SamplesFile', 'read_samples', 'Predictions',
+           'predictions_of', 'concat', 'read_typed_table', 'read_predictions', 'Measurements', 'read_measurements',
+           'measurements_of', 'set_style', 'show_images', 'project_root', 'real_data', 'carried']
 
 # %% ../../nbs/patients/core.ipynb #70daa1c0
 import csv
@@ -34,11 +34,12 @@ import pandas as pd
 import SimpleITK as sitk
 from fastcore.basics import patch
 from filelock import FileLock, Timeout
+from typing_extensions import NotRequired, TypedDict
 
 from glioma_repro.patients.files import (
     ReproError,
     SchemaError,
-    check_keys,
+    checked,
     listed,
     named,
     read_json,
@@ -991,9 +992,9 @@ def done(self: Cohort) -> dict:
     if not path.exists():
         return {}
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))
+        known = read_json(path)
         return dict(known.get("GliomaRepro", {}).get("done", {}))
-    except (OSError, ValueError, AttributeError, TypeError) as error:
+    except (ValueError, AttributeError, TypeError) as error:
         raise ReproError(
             f"{path} is no description of a data set ({error}); run the "
             f"recipe {self.space} again"
@@ -1179,17 +1180,28 @@ def read_ids(
     return {one.strip() for one in ids}
 
 # %% ../../nbs/patients/core.ipynb #3661911b
-_SETTINGS = {
-    "name?": str,
-    "title?": str,
-    "phantom?": bool,
-    "voxel_size_known?": bool,
-    "mask_method?": (str, type(None)),
-    "flow?": [list],
-    "provenance?": dict,
-    "*": object,
-}  # what stands under GliomaRepro in dataset_description.json
-_KEPT = [key.rstrip("?") for key in _SETTINGS if key != "*"]
+class Settings(TypedDict, total=False):
+    "What stands under GliomaRepro in dataset_description.json."
+
+    __pydantic_config__ = {"extra": "allow"}
+    name: str
+    title: str
+    phantom: bool
+    voxel_size_known: bool
+    mask_method: str | None
+    flow: list[list]  # rule, patients before, [participant_ids]
+    provenance: dict
+
+
+class Description(TypedDict, total=False):
+    "What is read of dataset_description.json."
+
+    __pydantic_config__ = {"extra": "allow"}
+    Name: str
+    GliomaRepro: Settings
+
+
+_KEPT = tuple(Settings.__annotations__)
 
 
 @patch
@@ -1360,7 +1372,7 @@ def _described_settings(path):
     if not os.path.lexists(path):
         return {}
     described, where = read_json(path), named(path)
-    check_keys(described, {"Name?": str, "GliomaRepro?": _SETTINGS, "*": object}, where)
+    checked(Description, described, where)
     found = {"title": described.get("Name", "")} | described.get("GliomaRepro", {})
     if "name" in found and not re.fullmatch(
         r"[^/\\\0]*[^/\\\0.][^/\\\0]*", found["name"]
@@ -1566,6 +1578,15 @@ def _set_aside(folder, aside):
     os.replace(folder, aside)
 
 # %% ../../nbs/patients/core.ipynb #a3423df7
+class SamplesFile(TypedDict):
+    "What samples.json must hold."
+
+    __pydantic_config__ = {"extra": "allow"}
+    names: list[str]  # of the channels or features
+    more: NotRequired[list[str]]  # of further arrays
+    targets: NotRequired[list[str]]  # of TARGETS
+
+
 def read_samples(
     folder: str | Path,  # written by Samples.write
     memory_map: bool = True,  # leave the arrays on disk until they are needed
@@ -1576,8 +1597,7 @@ def read_samples(
     folder, mode = Path(folder), "r" if memory_map else None
     masks, words = folder / "masks.npy", folder / "targets.csv"
     about = read_json(folder / "samples.json")
-    known = {"names": [str], "more?": [str], "targets?": [str], "*": object}
-    check_keys(about, known, named(folder / "samples.json"))
+    checked(SamplesFile, about, named(folder / "samples.json"))
     table = read_text_table(folder / "table.csv").apply(_numbers_or_words)
     if about.get("targets") == []:  # a table without columns cannot be read
         targets = pd.DataFrame(index=table.index)

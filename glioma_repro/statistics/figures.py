@@ -30,7 +30,9 @@ from glioma_repro.statistics.measures import (
     classes_of,
     confusion,
     evaluate,
+    patient_weights,
     scores_of,
+    sums_by_score,
 )
 from .uncertainty import calibration_band
 
@@ -116,28 +118,22 @@ def _curves(
     return found
 
 # %% ../../nbs/statistics/figures.ipynb #14aee452
-def _bootstrap_counts(
-    label: np.ndarray,  # (N,) 0 or 1
-    score: np.ndarray,  # (N,)
+def _counts_of_draws(
+    scores: Scores,  # of two classes
     iterations: int,  # draws of patients
-    rng,  # numpy generator
-):  # true and false positives (1 + draws, thresholds + 1), the first row undrawn; the thresholds, falling
-    """Counts at every threshold for the data and for bootstrap draws; draws without
-    both classes are left out.
+    seed,  # of the draws, as of `evaluate`
+):  # true and false positives (1 + draws, thresholds + 1), the first row undrawn
+    """Counts from the highest threshold down for the data and for the bootstrap draws of
+    `evaluate`; draws without both classes are left out.
     """
-    order = np.argsort(-score, kind="stable")
-    label, score = label[order], score[order]
-    weight = rng.multinomial(
-        len(label), np.full(len(label), 1 / len(label)), size=iterations
-    )
-    weight = np.vstack([np.ones(len(label), int), weight])
-    weight = weight[((weight * label).sum(1) > 0) & ((weight * (1 - label)).sum(1) > 0)]
-    # the last of each run of equal scores
-    last = np.flatnonzero(np.append(np.diff(score) != 0, True))
-    nothing = np.zeros((len(weight), 1), int)
-    true = np.hstack([nothing, np.cumsum(weight * label, 1)[:, last]])
-    false = np.hstack([nothing, np.cumsum(weight * (1 - label), 1)[:, last]])
-    return true, false, score[last]
+    drawn = patient_weights(scores.participants, iterations, seed)
+    weights = np.vstack([np.ones(len(scores.codes)), drawn])
+    sums = sums_by_score(scores.codes == 1, scores.scores[:, 1], weights)
+    # from the highest score down, beginning with nobody called
+    counts = [np.cumsum(one[:, ::-1], axis=1) for one in sums]
+    true, false = (np.pad(one, ((0, 0), (1, 0))) for one in counts)
+    both = (true[:, -1] > 0) & (false[:, -1] > 0)
+    return true[both], false[both]
 
 
 def _enough(label):
@@ -236,11 +232,11 @@ def _look(number):
     return COLOURS[number % 6], _DASHES[number % 6], _SHAPES[number % 6]
 
 # %% ../../nbs/statistics/figures.ipynb #c9f19953
-def _draw_roc(axis, number, curve, iterations, threshold, rng):
+def _draw_roc(axis, number, curve, iterations, threshold, seed):
     "One ROC curve with its band and operating point."
     colour, dashes, shape = _look(number)
     label, score = curve.label, curve.score
-    true, false, _ = _bootstrap_counts(label, score, iterations, rng)
+    true, false = _counts_of_draws(curve.scores, iterations, seed)
     tpr, fpr, grid = true / true[:, -1:], false / false[:, -1:], np.linspace(0, 1, 101)
     drawn = np.array([np.interp(grid, x, y) for x, y in zip(fpr[1:], tpr[1:])])
     if len(drawn):
@@ -313,11 +309,12 @@ def _curve_panels(predictions, by, draw, measure, settings):
             enough = min(curve.label.sum(), (1 - curve.label).sum()) >= 2
             _entry(axis, number, curve.title, text, enough)
             if enough:
-                rng = generator(settings["seed"], measure, target, curve.title)
                 mark = settings["threshold"]
                 if mark is not None and curve.rival is not None:
                     mark = curve.rival
-                draw(axis, number, curve, settings["iterations"], mark, rng)
+                draw(
+                    axis, number, curve, settings["iterations"], mark, settings["seed"]
+                )
         counts = _patients(panels[target])
         axis.set(
             title=TARGET_NAMES.get(target, target) + (f"\n{counts}" if counts else ""),
@@ -360,11 +357,11 @@ def plot_roc(
     return figure
 
 # %% ../../nbs/statistics/figures.ipynb #256173a3
-def _draw_precision(axis, number, curve, iterations, threshold, rng):
+def _draw_precision(axis, number, curve, iterations, threshold, seed):
     "One precision-recall curve with its band and operating point."
     colour, dashes, shape = _look(number)
     label, score = curve.label, curve.score
-    true, false, _ = _bootstrap_counts(label, score, iterations, rng)
+    true, false = _counts_of_draws(curve.scores, iterations, seed)
     recall = true[:, 1:] / true[:, -1:]
     precision = true[:, 1:] / np.maximum(true[:, 1:] + false[:, 1:], 1)
     grid = np.linspace(0.01, 1, 100)
