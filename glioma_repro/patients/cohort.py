@@ -36,6 +36,7 @@ from glioma_repro.patients.core import (
     read_participants,
     set_style,
     validate_participants,
+    with_sessions,
     write_text,
 )
 from glioma_repro.patients.files import (
@@ -737,11 +738,13 @@ def read_mapped(
         for name in ("title", "voxel_size_known", "mask_method")
         if name in rules
     }
-    return Cohort(
-        rules.get("name", folder.name),
-        validate_participants(joined, source),
-        folder,
-        **settings,
+    return with_sessions(
+        Cohort(
+            rules.get("name", folder.name),
+            validate_participants(joined, source),
+            folder,
+            **settings,
+        )
     )
 
 

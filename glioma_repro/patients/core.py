@@ -7,10 +7,11 @@ __all__ = ['SEQUENCES', 'TARGETS', 'TARGET_NAMES', 'LOG', 'PARTICIPANTS', 'PREDI
            'PatientError', 'LeakError', 'DiskError', 'atomic_path', 'write_text', 'mark_folder', 'unsealed',
            'write_json', 'sha256_of', 'fingerprint', 'participant_label', 'inside', 'seed_of', 'generator', 'log_to',
            'cores', 'map_patients', 'header_problem', 'read_volume', 'write_volume', 'geometry', 'check_same_grid',
-           'Column', 'validate_participants', 'Cohort', 'identity', 'read_ids', 'Settings', 'Description', 'as_tsv',
-           'from_bids', 'read_cohort', 'read_participants', 'Samples', 'SamplesFile', 'read_samples', 'Predictions',
-           'predictions_of', 'concat', 'read_typed_table', 'read_predictions', 'Measurements', 'read_measurements',
-           'measurements_of', 'set_style', 'show_images', 'project_root', 'real_data', 'carried']
+           'Column', 'validate_participants', 'Cohort', 'session_of', 'identity', 'read_ids', 'Settings', 'Description',
+           'as_tsv', 'from_bids', 'read_cohort', 'read_participants', 'with_sessions', 'Samples', 'SamplesFile',
+           'read_samples', 'Predictions', 'predictions_of', 'concat', 'read_typed_table', 'read_predictions',
+           'Measurements', 'read_measurements', 'measurements_of', 'set_style', 'show_images', 'project_root',
+           'real_data', 'carried']
 
 # %% ../../nbs/patients/core.ipynb #70daa1c0
 import csv
@@ -911,6 +912,11 @@ class Cohort:
         self.participants = validate_participants(
             self.participants, f"cohort {self.name}"
         )
+        self._chosen = {}  # participant_id: the session that the table names
+        if "session_id" in self.participants:
+            named_here = self.participants.dropna(subset="session_id")
+            words = named_here["session_id"].astype(str)
+            self._chosen = dict(zip(named_here["participant_id"], words))
 
     def __len__(self):
         return len(self.participants)
@@ -919,6 +925,29 @@ class Cohort:
     def ids(self) -> list[str]:
         "The participant_ids in the table's order."
         return self.participants["participant_id"].tolist()
+
+# %% ../../nbs/patients/core.ipynb #eb89731e
+def _sessions_of(folder):
+    "The sessions of a patient that hold scans, in the order of their names."
+    found = [one.parent.name for one in folder.glob("ses-*/anat") if one.is_dir()]
+    return sorted(found)
+
+
+def _session_name(word):
+    "A session as its folder is called: ses-01 for 01 too."
+    return word if word.startswith("ses-") else f"ses-{word}"
+
+
+def session_of(
+    folder: Path,  # sub-X, in the data set or in a derivative
+    chosen: str | None = None,  # what participants.tsv names: ses-01 or 01
+) -> str | None:  # ses-Y; None where the scans are in no session
+    "Which session of a patient is read: the named one, else the first by name."
+    if (folder / "anat").is_dir():
+        return None
+    there = _sessions_of(folder)
+    named_one = None if chosen is None else _session_name(chosen)
+    return named_one if named_one in there else next(iter(there), None)
 
 # %% ../../nbs/patients/core.ipynb #bca5831e
 @patch
@@ -934,7 +963,11 @@ def path(
         raise ReproError(f"cohort {self.name} is a table without images")
     method = method or self.space
     root = self.folder if method is None else inside(self.folder, "derivatives", method)
-    return inside(root, participant_id, "anat", f"{participant_id}_{suffix}{ending}")
+    one = inside(root, participant_id)
+    session = session_of(one, self._chosen.get(participant_id))
+    entities = participant_id if session is None else f"{participant_id}_{session}"
+    folder = one if session is None else one / session
+    return inside(folder, "anat", f"{entities}_{suffix}{ending}")
 
 
 @patch
@@ -1320,8 +1353,7 @@ def read_cohort(
     checked = validate_participants(
         from_bids(table), named(folder / "participants.tsv")
     )
-    _check_sessions(folder, checked["participant_id"])
-    return Cohort(participants=checked, folder=folder, **settings)
+    return with_sessions(Cohort(participants=checked, folder=folder, **settings))
 
 
 def read_participants(
@@ -1350,19 +1382,33 @@ def _without_table(folder):
         f"{listed(patients, 60)}, and a column for each label"
     )
 
-
-def _check_sessions(folder, participants):
-    "Raises ReproError for patients whose scans lie in folders of sessions alone."
-    for one in participants:
-        if (folder / one / "anat").is_dir() or not (folder / one).is_dir():
+# %% ../../nbs/patients/core.ipynb #1b9d1b9e
+def with_sessions(
+    cohort: Cohort,  # of a BIDS folder
+) -> Cohort:  # the same; its problems say which of several sessions is read
+    """One exam a patient is read: the session that the column session_id of
+    participants.tsv names, else the first by name. Raises ReproError for a session
+    that is not there.
+    """
+    said = []
+    for one in cohort.ids:
+        folder, chosen = inside(cohort.folder, one), cohort._chosen.get(one)
+        if (folder / "anat").is_dir() or not folder.is_dir():
             continue
-        sessions = sorted(path.name for path in (folder / one).glob("ses-*"))
-        if sessions:
+        there = _sessions_of(folder)
+        if chosen is not None and _session_name(chosen) not in there:
             raise ReproError(
-                f"{named(folder)}: {one} has sessions ({listed(sessions, 60)}); one "
-                f"exam a patient is read: copy the anat folder of one session to "
-                f"{one}/anat and take the _ses-… out of its files' names"
+                f"{named(cohort.folder / 'participants.tsv')}: {one} has no session "
+                f"{short(chosen)}; its sessions are {listed(there, 60) or 'none'}"
             )
+        if len(there) > 1 and chosen is None:
+            problem = (
+                f"has {len(there)} sessions ({listed(there, 60)}); {there[0]} is read: "
+                "another one is read if participants.tsv names it in a column session_id"
+            )
+            said.append({"participant_id": one, "problem": problem})
+    problems = pd.concat([cohort.problems, pd.DataFrame(said)], ignore_index=True)
+    return replace(cohort, problems=problems.drop_duplicates(ignore_index=True))
 
 # %% ../../nbs/patients/core.ipynb #afb2c97c
 def _described_settings(path):
