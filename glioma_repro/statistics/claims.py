@@ -625,7 +625,8 @@ AKKUS2017 = {
 # %% ../../nbs/statistics/claims.ipynb #bb04e11f
 def _clinical_months(v, clinical):
     "Mean overall survival of the public table, in years."
-    return clinical["Overall Survival (Months)"].dropna().mean() / 12
+    months = pd.to_numeric(clinical["Overall Survival (Months)"], errors="coerce")
+    return months.mean() / 12
 
 
 def _panels_in_common(figure):
@@ -1383,9 +1384,7 @@ def claims_report(
         if real is None
         else real / "clinical" / "lgggbm_tcga_pub_clinical_data.tsv"
     )
-    clinical = (
-        pd.read_csv(table, sep="\t") if table is not None and table.exists() else None
-    )
+    clinical = read_text_table(table) if table is not None and table.exists() else None
     found = pd.concat(
         [contradictions(one, predictions, clinical) for one in studies],
         ignore_index=True,
