@@ -36,7 +36,7 @@ from glioma_repro.patients.cohort import (
     patient_splits,
     usable_targets,
 )
-from ..patients.files import listed, read_json
+from ..patients.files import checked, listed, read_json
 from glioma_repro.patients.core import (
     COLOURS,
     TARGET_NAMES,
