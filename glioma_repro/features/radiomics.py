@@ -588,7 +588,7 @@ def extract_features(
         cohort, problems=pd.concat([cohort.problems, problems], ignore_index=True)
     ), measured
 
-
+# %% ../../nbs/features/radiomics.ipynb #d3aabb04
 def _numbers(values, names):
     "The values of some features; JSON has no NaN, what is unknown is null there."
     found = {name: values.get(name) for name in names}

@@ -90,7 +90,7 @@ STEPS = {
     "deface": {},
 }  # step: its settings and their types
 
-
+# %% ../../nbs/images/preprocess.ipynb #baf80825
 class RecipeFile(TypedDict):
     "What a recipe's file holds."
 
@@ -855,7 +855,7 @@ def _through(job):
         outputs.append(path)
     return outputs
 
-
+# %% ../../nbs/images/preprocess.ipynb #60816334
 def _defaced(job):
     "Every sequence without its face."
     for suffix in job.taken:
@@ -942,7 +942,7 @@ def preprocess(
         )
     return _collected(cohort, recipe, done, problems)
 
-
+# %% ../../nbs/images/preprocess.ipynb #80d95f8a
 def _describe(cohort, recipe):
     "The derivative's own dataset_description.json (BIDS)."
     write_json(

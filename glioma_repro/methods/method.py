@@ -1632,7 +1632,7 @@ def predict_cohort(
         concat(parts), scores, samples, notes_of(model, samples, cohort), problems
     )
 
-
+# %% ../../nbs/methods/method.ipynb #58c205d8
 def notes_of(
     model: Model,  # fitted, with a card
     samples: Samples,  # that it scores

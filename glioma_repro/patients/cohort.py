@@ -747,7 +747,7 @@ def read_mapped(
         )
     )
 
-
+# %% ../../nbs/patients/cohort.ipynb #d2d2b6b1
 def _named_rows(table, columns, source):
     "The table with the patients' labels as its index."
     key = columns.get("participant_id", {"from": "participant_id"})["from"]
@@ -836,7 +836,7 @@ class DoneRule(TypedDict, total=False):
     stripped: bool
     drawn_on: str
 
-
+# %% ../../nbs/patients/cohort.ipynb #cc554e2c
 class ManifestFile(TypedDict):
     "The keys of a manifest."
 

@@ -703,6 +703,7 @@ class Column:
 
 _MARKER = {"wildtype": "no mutation found", "mutant": "mutation found"}
 
+# %% ../../nbs/patients/core.ipynb #fa86b734
 PARTICIPANTS = {
     "participant_id": Column("string", "BIDS label of the patient"),
     "tcga_barcode": Column(
@@ -1236,7 +1237,7 @@ class Description(TypedDict, total=False):
 
 _KEPT = tuple(Settings.__annotations__)
 
-
+# %% ../../nbs/patients/core.ipynb #f0c71e79
 @patch
 def write(self: Cohort) -> Path:
     """Writes the table and its dictionary into the cohort's folder (images are written

@@ -596,7 +596,7 @@ def truth_bias(
         np.exp(spread_over(sitk.GetArrayFromImage(stored), FIELD_GRID, grid))
     )
 
-
+# %% ../../nbs/patients/phantom.ipynb #55785688
 def truth_transform(
     cohort: Cohort,  # a phantom
     participant_id: str,  # sub-X

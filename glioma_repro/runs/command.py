@@ -71,7 +71,7 @@ def _parser():
     _later_parsers(commands)
     return parser, run
 
-
+# %% ../../nbs/runs/command.ipynb #bead911d
 def _later_parsers(commands):
     "The grammar of `report`, `models` and `predict`."
     one = commands.add_parser("report", help="write a page that lists all runs")
@@ -103,7 +103,7 @@ def _later_parsers(commands):
     one.add_argument("--out", default="predictions")
     one.add_argument("--jobs", type=int, help="patients at a time")
 
-
+# %% ../../nbs/runs/command.ipynb #6f2be11c
 def _run_parser(commands, plain):
     "The grammar of `run`."
     run = commands.add_parser(

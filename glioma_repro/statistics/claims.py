@@ -663,7 +663,7 @@ CHANG2018 = {
     "figure2_panels": _panels_in_common("figure2"),
 }
 
-
+# %% ../../nbs/statistics/claims.ipynb #7aeb498e
 def _wildtype_share(v):
     """Accuracy on the internal test set of answering wildtype always, from the whole
     set that it was matched to."""

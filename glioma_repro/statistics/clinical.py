@@ -504,7 +504,7 @@ def proportional_hazards(
         {"chi_square": chi_square, "degrees": degrees, "p": p}, index=names
     )
 
-
+# %% ../../nbs/statistics/clinical.ipynb #9d19083c
 def cox(
     # participant_id, survival_days, death and the covariates
     participants: pd.DataFrame,
@@ -622,7 +622,7 @@ def cox_checks(
     columns = ["measure", "value", "low", "high", "p", "patients", "deaths", "reason"]
     return pd.DataFrame([base | row for row in rows], columns=columns)
 
-
+# %% ../../nbs/statistics/clinical.ipynb #c63734b4
 def _apart(fit, table):
     """The C-index of a fit on some patients; NaN where no two of them can be put in
     order.

@@ -136,10 +136,6 @@ def _counts_of_draws(
     return true[both], false[both]
 
 
-def _enough(label):
-    "Whether a curve can be drawn at all: two patients of each class."
-    return label.sum() >= 2 and (1 - label).sum() >= 2
-
 # %% ../../nbs/statistics/figures.ipynb #d1c05f01
 _SMALL = 10  # patients of a class below which a legend names their number
 
@@ -263,7 +259,7 @@ def _mark(axis, x, y, shape, colour):
         zorder=5,
     )
 
-
+# %% ../../nbs/statistics/figures.ipynb #722153cb
 def _patients(curves):
     """How many patients of each class, if all curves of a panel stand on the same ones;
     else nothing.
@@ -329,7 +325,7 @@ def _curve_panels(predictions, by, draw, measure, settings):
     )
     return figure
 
-
+# %% ../../nbs/statistics/figures.ipynb #1b43a154
 def plot_roc(
     # any number of targets and models, each of one cohort, protocol and subset
     predictions: Predictions,
@@ -496,7 +492,7 @@ def _draw_calibration(axis, number, curve, bins, iterations, seed):
         clip_on=False,
     )
 
-
+# %% ../../nbs/statistics/figures.ipynb #321df3dc
 def plot_calibration(
     # any number of targets and models, each of one cohort, protocol and subset
     predictions: Predictions,
@@ -614,7 +610,7 @@ def plot_box(
     figure.alt = f"Box plots of {label or value}, medians: " + "; ".join(words) + "."
     return figure
 
-
+# %% ../../nbs/statistics/figures.ipynb #6596dcd9
 def _one_legend(figure, axes):
     "One legend over all panels instead of one in each."
     handles, labels = [], []
@@ -877,7 +873,7 @@ def _answer_panel(axis, target, rows, chance):
     axis.spines["left"].set_visible(False)
     return words
 
-
+# %% ../../nbs/statistics/figures.ipynb #5cd88184
 def _unit(rows):
     "Whether all numbers lie between 0 and 1."
     numbers = rows[["value", "low", "high", "published"]].to_numpy(float)
@@ -1000,7 +996,7 @@ def plot_kaplan_meier(
     figure.alt = f"Kaplan-Meier curves. {title}. " + "; ".join(words) + "."
     return figure
 
-
+# %% ../../nbs/statistics/figures.ipynb #5e10af9d
 def _at_risk(axis, table, time, group, groups, ticks):
     "Numbers still observed at each tick, one line a group."
     axis.set_xticks(ticks)
@@ -1126,7 +1122,7 @@ def plot_bars(
     )
     return figure
 
-
+# %% ../../nbs/statistics/figures.ipynb #346dd2d5
 def plot_learning(
     # epoch, quantity, value; and run (fold, repeat) where there are several
     history: pd.DataFrame,

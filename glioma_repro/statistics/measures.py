@@ -1289,7 +1289,7 @@ def corrected_interval(
     half = stats.t.ppf(0.5 + level / 2, len(values) - 1) * error
     return mean, *(float(np.clip(end, *bounds)) for end in (mean - half, mean + half))
 
-
+# %% ../../nbs/statistics/measures.ipynb #8c8dec51
 def fold_spread(
     runs: pd.DataFrame,  # of runs_of
     classes: tuple[str, ...],  # of the target
@@ -1448,7 +1448,7 @@ def _check_settings(settings):
                 f"{name}: no {settings[name]!r}; known are {', '.join(known)}"
             )
 
-
+# %% ../../nbs/statistics/measures.ipynb #0ae14862
 def _evaluate_one(table, measures, settings, spread=True):
     "The rows of one model, subset and target."
     runs, classes = runs_of(table, settings["level"]), classes_of(table)
@@ -1722,7 +1722,7 @@ def as_arrays(
     label[row] = table["label"].to_numpy(object)
     return fold, label, score, classes, ids
 
-
+# %% ../../nbs/statistics/measures.ipynb #96838d58
 def auroc_within_folds(
     predictions: Predictions,  # any models, targets and subsets
     iterations: int = 2000,  # bootstrap draws, where that interval is asked for
