@@ -412,6 +412,71 @@ def _swapped(fold, counts, size, folds):
                 better = True
     return fold
 
+# %% ../../nbs/patients/cohort.ipynb #ddea9785
+def _label_codes(cohort, targets):
+    "Each label as the number of its class, NA where it is unknown."
+    codes = {}
+    for target in targets:
+        number = {word: place for place, word in enumerate(TARGETS[target])}
+        codes[target] = cohort.labels(target).map(number)
+    return pd.DataFrame(codes, index=cohort.ids).astype("Float64")
+
+
+def _folds_tested(splits, repeats, order):
+    "(repeats, patients): the fold in which each is tested, from 0 in every repeat."
+    place = {one: number for number, one in enumerate(order)}
+    grid = np.full((len(repeats), len(order)), np.nan)
+    for row, repeat in enumerate(repeats):
+        mine = [split for split in splits if split.repeat == repeat]
+        for number, split in enumerate(mine):
+            grid[row, [place[one] for one in split.test]] = number
+    return grid
+
+
+def _draw_labels(axis, codes, targets):
+    "The labels as shades, one row a target."
+    from matplotlib.colors import ListedColormap
+
+    labels = codes.T.to_numpy(float, na_value=np.nan)
+    if not targets:
+        labels = np.full((1, len(codes)), np.nan)
+    axis.imshow(
+        labels,
+        aspect="auto",
+        cmap=ListedColormap(["#d9d9d9", "#969696", "#525252"]),
+        vmin=0,
+        vmax=2,
+        interpolation="nearest",
+    )
+    axis.set(
+        yticks=range(len(targets)),
+        yticklabels=[TARGET_NAMES[one] for one in targets],
+        title="labels (darker: later class, white: unknown)",
+    )
+
+
+def _draw_folds(axis, grid, repeats):
+    "The folds as colours, one row a repeat; gives the colours."
+    from matplotlib.colors import ListedColormap
+
+    number = int(np.nanmax(grid)) + 1
+    colours = [COLOURS[one % len(COLOURS)] for one in range(number)]
+    axis.imshow(
+        grid,
+        aspect="auto",
+        cmap=ListedColormap(colours),
+        vmin=-0.5,
+        vmax=number - 0.5,
+        interpolation="nearest",
+    )
+    axis.set(
+        yticks=range(len(repeats)),
+        yticklabels=[f"repeat {one}" for one in repeats],
+        xlabel="patients",
+        title="fold in which a patient is tested",
+    )
+    return colours
+
 # %% ../../nbs/patients/cohort.ipynb #72a8c884
 def plot_splits(
     splits: list[Split],  # of one cohort
@@ -420,39 +485,14 @@ def plot_splits(
 ):  # matplotlib figure
     "Who is tested in which fold: patients sorted by their labels, one row a repeat."
     import matplotlib.pyplot as plt
-    from matplotlib.colors import ListedColormap
 
     set_style()
     targets = [one for one in target_names(targets) if len(cohort.classes(one))]
-    codes = pd.DataFrame(
-        {
-            one: cohort.labels(one).map(
-                {word: number for number, word in enumerate(TARGETS[one])}
-            )
-            for one in targets
-        }
-    ).astype("Float64")
-    order = (
-        codes.sort_values(list(codes), kind="stable").index if targets else cohort.ids
-    )
+    codes = _label_codes(cohort, targets)
+    order = cohort.ids
+    if targets:
+        order = codes.sort_values(list(codes), kind="stable").index
     repeats = sorted({split.repeat for split in splits})
-    fold = {
-        (split.repeat, one): number
-        for number, split in enumerate(splits)
-        for one in split.test
-    }
-    first = {
-        repeat: min(
-            number for number, split in enumerate(splits) if split.repeat == repeat
-        )
-        for repeat in repeats
-    }
-    grid = np.array(
-        [
-            [fold.get((repeat, one), np.nan) - first[repeat] for one in order]
-            for repeat in repeats
-        ]
-    )
     figure, (top, bottom) = plt.subplots(
         2,
         1,
@@ -460,51 +500,16 @@ def plot_splits(
         sharex=True,
         height_ratios=[max(len(targets), 1), len(repeats)],
     )
-    labels = (
-        codes.loc[order].T.to_numpy(float, na_value=np.nan)
-        if targets
-        else np.full((1, len(order)), np.nan)
-    )
-    top.imshow(
-        labels,
-        aspect="auto",
-        cmap=ListedColormap(["#d9d9d9", "#969696", "#525252"]),
-        vmin=0,
-        vmax=2,
-        interpolation="nearest",
-    )
-    top.set(
-        yticks=range(len(targets)),
-        yticklabels=[TARGET_NAMES[one] for one in targets],
-        title="labels (darker: later class, white: unknown)",
-    )
-    number = int(np.nanmax(grid)) + 1
-    colours = [COLOURS[one % len(COLOURS)] for one in range(number)]
-    bottom.imshow(
-        grid,
-        aspect="auto",
-        cmap=ListedColormap(colours),
-        vmin=-0.5,
-        vmax=number - 0.5,
-        interpolation="nearest",
-    )
-    bottom.set(
-        yticks=range(len(repeats)),
-        yticklabels=[f"repeat {one}" for one in repeats],
-        xlabel="patients",
-        title="fold in which a patient is tested",
-    )
+    _draw_labels(top, codes.loc[order], targets)
+    colours = _draw_folds(bottom, _folds_tested(splits, repeats, order), repeats)
     names = {
         split.fold: split.name or f"fold {split.fold}"
         for split in splits
         if split.repeat == repeats[0]
     }
     handles = [plt.Rectangle((0, 0), 1, 1, color=colour) for colour in colours]
-    figure.legend(
-        handles,
-        [names.get(one, f"fold {one}") for one in range(number)],
-        loc="outside right center",
-    )
+    words = [names.get(one, f"fold {one}") for one in range(len(colours))]
+    figure.legend(handles, words, loc="outside right center")
     return figure
 
 # %% ../../nbs/patients/cohort.ipynb #7f868d6d

@@ -135,7 +135,6 @@ def _counts_of_draws(
     both = (true[:, -1] > 0) & (false[:, -1] > 0)
     return true[both], false[both]
 
-
 # %% ../../nbs/statistics/figures.ipynb #d1c05f01
 _SMALL = 10  # patients of a class below which a legend names their number
 
@@ -911,6 +910,36 @@ def _answer_legend(figure, table, chance):
             handles=marks, loc="outside upper right", ncols=len(marks), fontsize=10
         )
 
+# %% ../../nbs/statistics/figures.ipynb #2baaad30
+def _draw_survival(axis, number, name, time, event):
+    "One group's curve, and its band as long as five are at risk."
+    from lifelines import KaplanMeierFitter
+
+    colour, dashes, _ = _look(number)
+    fit = KaplanMeierFitter().fit(time.astype(float), event.astype(int))
+    curve, band = fit.survival_function_.iloc[:, 0], fit.confidence_interval_
+    axis.step(
+        curve.index,
+        curve,
+        where="post",
+        color=colour,
+        linestyle=dashes,
+        linewidth=1.8,
+        label=name,
+    )
+    # a band on four patients would fill the picture
+    steady = [(time >= moment).sum() >= 5 for moment in band.index]
+    axis.fill_between(
+        band.index,
+        band.iloc[:, 0],
+        band.iloc[:, 1],
+        where=steady,
+        step="post",
+        color=colour,
+        alpha=0.13,
+        linewidth=0,
+    )
+
 # %% ../../nbs/statistics/figures.ipynb #ad070946
 def plot_kaplan_meier(
     table: pd.DataFrame,  # time, event (1: died) and group, one row a patient
@@ -925,15 +954,10 @@ def plot_kaplan_meier(
     at risk.
     """
     import matplotlib.pyplot as plt
-    from lifelines import KaplanMeierFitter
 
     set_style()
     table = table[[time, event, group]].dropna()
-    groups = (
-        list(dict.fromkeys(table[group].astype("category").cat.categories))
-        if len(table)
-        else []
-    )
+    groups = list(table[group].astype("category").cat.categories) if len(table) else []
     figure, (axis, below) = plt.subplots(
         2,
         1,
@@ -943,30 +967,8 @@ def plot_kaplan_meier(
     )
     end = end or (float(table[time].max()) if len(table) else 1.0)
     for number, name in enumerate(groups):
-        mine, (colour, dashes, _) = table[table[group] == name], _look(number)
-        fit = KaplanMeierFitter().fit(mine[time].astype(float), mine[event].astype(int))
-        curve, band = fit.survival_function_.iloc[:, 0], fit.confidence_interval_
-        axis.step(
-            curve.index,
-            curve,
-            where="post",
-            color=colour,
-            linestyle=dashes,
-            linewidth=1.8,
-            label=name,
-        )
-        # a band on four patients would fill the picture
-        steady = [(mine[time] >= moment).sum() >= 5 for moment in band.index]
-        axis.fill_between(
-            band.index,
-            band.iloc[:, 0],
-            band.iloc[:, 1],
-            where=steady,
-            step="post",
-            color=colour,
-            alpha=0.13,
-            linewidth=0,
-        )
+        mine = table[table[group] == name]
+        _draw_survival(axis, number, name, mine[time], mine[event])
     axis.set(
         ylabel="alive (share of patients)", ylim=(0, 1.02), xlim=(0, end), title=title
     )
@@ -977,16 +979,10 @@ def plot_kaplan_meier(
             ncols=min(3, len(groups)),
             fontsize=9.5,
         )
-    _at_risk(
-        below,
-        table,
-        time,
-        group,
-        groups,
-        np.linspace(0, end, 7)
-        if end < 3
-        else np.arange(0, end + 1e-9, max(1, round(end / 7))),
-    )
+    ticks = np.arange(0, end + 1e-9, max(1, round(end / 7)))
+    if end < 3:
+        ticks = np.linspace(0, end, 7)
+    _at_risk(below, table, time, group, groups, ticks)
     below.set_xlabel(f"time ({unit})")
     died = table.groupby(group, observed=True)[event].agg(["size", "sum"])
     words = [

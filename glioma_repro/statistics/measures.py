@@ -1456,71 +1456,51 @@ def _evaluate_one(table, measures, settings, spread=True):
         _mean_scores(runs, classes, settings["level"]),
         measure_names(classes, measures),
     )
-    counts = one.patients
     reason = too_few(one, settings["minimum"], settings["underpowered"])
-    values = (
-        {}
-        if reason
-        else {
-            name: float(value[0])
-            for name, value in measure_all(
-                one, names, None, settings["threshold"]
-            ).items()
-        }
-    )
-    lacking = (
-        []
-        if reason
-        else [
-            name
-            for name in names
-            if _needs_bootstrap(name, one, settings) and np.isfinite(values[name])
-        ]
-    )
-    drawn = (
-        bootstrap_values(
-            one,
-            lacking,
-            settings["iterations"],
-            settings["seed"],
-            settings["threshold"],
-            stratified=True,
+    values, drawn = ({}, {}) if reason else _values_of(one, names, settings)
+    folds = {}
+    if spread:
+        folds = fold_spread(
+            runs, classes, names, settings["threshold"], settings["minimum"]
         )
-        if lacking
-        else {}
-    )
-    folds = (
-        fold_spread(runs, classes, names, settings["threshold"], settings["minimum"])
-        if spread
-        else {}
-    )
     rows = []
     for name in names:
-        value, word = values.get(name, np.nan), name.partition("_")[2]
-        low, high, how = (
-            interval_of(name, value, one, drawn, settings)
-            if np.isfinite(value)
-            else (np.nan, np.nan, "")
-        )
-        positive = counts.get(
-            word if word in counts else classes[-1] if len(classes) == 2 else None,
-            pd.NA,
-        )
-        rows.append(
-            dict(
-                measure=name,
-                value=value,
-                low=low,
-                high=high,
-                interval=how,
-                n=sum(counts.values()),
-                n_positive=positive,
-                samples=len(one.codes),
-                reason=reason or ("" if np.isfinite(value) else _why_nan(name, one)),
-            )
-            | folds.get(name, {})
-        )
+        value = values.get(name, np.nan)
+        low, high, how = np.nan, np.nan, ""
+        if np.isfinite(value):
+            low, high, how = interval_of(name, value, one, drawn, settings)
+        row = dict(measure=name, value=value, low=low, high=high, interval=how)
+        row |= dict(n=sum(one.patients.values()), n_positive=_positives(one, name))
+        why = reason or ("" if np.isfinite(value) else _why_nan(name, one))
+        row |= dict(samples=len(one.codes), reason=why)
+        rows.append(row | folds.get(name, {}))
     return rows
+
+
+def _values_of(one, names, settings):
+    "Every measure, and the bootstrap draws of those whose interval needs them."
+    found = measure_all(one, names, None, settings["threshold"])
+    values = {name: float(value[0]) for name, value in found.items()}
+    lacking = [
+        name
+        for name in names
+        if _needs_bootstrap(name, one, settings) and np.isfinite(values[name])
+    ]
+    if not lacking:
+        return values, {}
+    number, seed = settings["iterations"], settings["seed"]
+    threshold = settings["threshold"]
+    return values, bootstrap_values(
+        one, lacking, number, seed, threshold, stratified=True
+    )
+
+
+def _positives(one, name):
+    "Patients of the class that a measure is about; of two classes the second."
+    word = name.partition("_")[2]
+    if word in one.patients:
+        return one.patients[word]
+    return one.patients[one.classes[-1]] if len(one.classes) == 2 else pd.NA
 
 # %% ../../nbs/statistics/measures.ipynb #755a0a3a
 def sensitivity_at(
