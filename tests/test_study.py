@@ -34,6 +34,7 @@ from glioma_repro.runs.execution import (
     cohort_folder,
     describe_parameters,
     find_notebook,
+    label_of,
     notebooks,
     parameters_of,
     parse_value,
@@ -109,6 +110,16 @@ def test_parameters_make_the_label_and_a_second_run_replaces_the_first(
     assert (first / "figures" / "notes.txt").read_text() == "mine", (
         "what a person put there stays"
     )
+
+
+def test_two_runs_that_differ_have_two_folders():
+    """Before, -p seed -1 and -p seed 1 shared one."""
+    defaults = {"seed": 0, "rate": 1.0, "words": "a"}
+    tried = [{"seed": -1}, {"seed": 1}, {"rate": -0.5}, {"rate": 0.5}]
+    tried += [{"words": "a b"}, {"words": "a-b"}, {"words": "a/b"}, {}]
+    names = [label_of(defaults | one, defaults) for one in tried]
+    assert len(set(names)) == len(tried), names
+    assert not any("/" in one for one in names)
 
 
 @pytest.mark.parametrize(
