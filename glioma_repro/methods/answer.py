@@ -101,10 +101,10 @@ def scored_patients(
 
 # %% ../../nbs/methods/answer.ipynb #796e7db7
 def figure_words(value, low, high) -> str:
-    "0.85 [0.75, 0.94]; a dash where there is no number."
+    "0.85 [0.75 to 0.94]; a dash where there is no number."
     if pd.isna(value):
         return "–"
-    return f"{value:.2f}" + ("" if pd.isna(low) else f" [{low:.2f}, {high:.2f}]")
+    return f"{value:.2f}" + ("" if pd.isna(low) else f" [{low:.2f} to {high:.2f}]")
 
 
 @dataclass(frozen=True)

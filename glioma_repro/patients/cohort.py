@@ -29,6 +29,7 @@ from glioma_repro.patients.core import (
     ReproError,
     SchemaError,
     carried,
+    class_name,
     generator,
     from_bids,
     participant_label,
@@ -270,7 +271,10 @@ def usable_targets(
                 target=target,
                 usable=False,
                 patients=len(labels),
-                classes=", ".join(f"{count} {one}" for one, count in persons.items()),
+                classes=", ".join(
+                    f"{count} {class_name(target, one)}"
+                    for one, count in persons.items()
+                ),
                 reason=_why_not(target, persons, folds),
             )
         )

@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['SEQUENCES', 'TARGETS', 'TARGET_NAMES', 'LOG', 'PARTICIPANTS', 'PREDICTIONS', 'MEASUREMENTS', 'COLOURS',
-           'PatientError', 'LeakError', 'DiskError', 'atomic_path', 'write_text', 'mark_folder', 'unsealed',
-           'write_json', 'sha256_of', 'fingerprint', 'participant_label', 'inside', 'seed_of', 'generator', 'log_to',
-           'cores', 'map_patients', 'header_problem', 'read_volume', 'write_volume', 'geometry', 'check_same_grid',
-           'Column', 'validate_participants', 'Cohort', 'session_of', 'identity', 'read_ids', 'Settings', 'Description',
-           'as_tsv', 'from_bids', 'read_cohort', 'read_participants', 'with_sessions', 'Samples', 'SamplesFile',
-           'read_samples', 'Predictions', 'predictions_of', 'concat', 'read_typed_table', 'read_predictions',
-           'Measurements', 'read_measurements', 'measurements_of', 'set_style', 'show_images', 'project_root',
-           'real_data', 'carried']
+           'PatientError', 'LeakError', 'class_name', 'DiskError', 'atomic_path', 'write_text', 'mark_folder',
+           'unsealed', 'write_json', 'sha256_of', 'fingerprint', 'participant_label', 'inside', 'seed_of', 'generator',
+           'log_to', 'cores', 'map_patients', 'header_problem', 'read_volume', 'write_volume', 'geometry',
+           'check_same_grid', 'Column', 'validate_participants', 'Cohort', 'session_of', 'identity', 'read_ids',
+           'Settings', 'Description', 'as_tsv', 'from_bids', 'read_cohort', 'read_participants', 'with_sessions',
+           'Samples', 'SamplesFile', 'read_samples', 'Predictions', 'predictions_of', 'concat', 'read_typed_table',
+           'read_predictions', 'Measurements', 'read_measurements', 'measurements_of', 'set_style', 'show_images',
+           'project_root', 'real_data', 'carried']
 
 # %% ../../nbs/patients/core.ipynb #70daa1c0
 import csv
@@ -98,6 +98,14 @@ TARGET_NAMES = {
     "grade": "WHO grade",
     "tumor": "tumour present",
 }  # target: what a table or figure calls it
+
+
+def class_name(
+    target: str,  # of TARGETS
+    word: str,  # its class, as a table has it
+) -> str:  # as a reader wants it
+    "A class in words: grade 2, tumour present; the others are words already."
+    return {"grade": f"grade {word}", "tumor": f"tumour {word}"}.get(target, str(word))
 
 # %% ../../nbs/patients/core.ipynb #202927dc
 class DiskError(ReproError):
