@@ -1,4 +1,4 @@
-"""Takes progress bars out of saved outputs: run it after executing a notebook in place.
+"""Takes progress bars out of saved outputs, after a notebook was executed in place.
 
 python tools/tidy_outputs.py nbs/networks/training.ipynb …   (all, if none is named)
 """
@@ -14,7 +14,7 @@ BAR = re.compile(r"\d+%\|.*\| *\S+/\S+")
 
 
 def is_noise(output) -> bool:
-    """Whether an output is a progress bar: a widget, or lines that hold nothing else."""
+    """Whether an output is a progress bar: a widget, or lines of nothing else."""
     if any("widget" in kind for kind in output.get("data", {})):
         return True
     lines = re.split(r"[\r\n]+", output.get("text", "").strip())
@@ -36,7 +36,8 @@ def tidy(path: Path) -> int:
 
 def main() -> None:
     """Tidies the named notebooks and says which were changed."""
-    paths = [Path(one) for one in sys.argv[1:]] or sorted(NOTEBOOKS.rglob("*.ipynb"))
+    named = [Path(one) for one in sys.argv[1:]]
+    paths = named or sorted(NOTEBOOKS.rglob("*.ipynb"))
     for path in paths:
         gone = tidy(path)
         if gone:

@@ -1413,7 +1413,7 @@ def with_sessions(
         if len(there) > 1 and chosen is None:
             problem = (
                 f"has {len(there)} sessions ({listed(there, 60)}); {there[0]} is read: "
-                "another one is read if participants.tsv names it in a column session_id"
+                "another is read if participants.tsv names it in a column session_id"
             )
             said.append({"participant_id": one, "problem": problem})
     problems = pd.concat([cohort.problems, pd.DataFrame(said)], ignore_index=True)
