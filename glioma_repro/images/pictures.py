@@ -7,7 +7,6 @@ __all__ = ['COPY_RULES', 'FACTS', 'read_slice', 'squeezed', 'perceptual_hash', '
            'show_copies', 'picture_samples', 'picture_facts', 'fact_samples', 'review_pictures']
 
 # %% ../../nbs/images/pictures.ipynb #42c62a1e
-import json
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +23,7 @@ from glioma_repro.patients.core import (
     read_volume,
     show_images,
 )
+from ..patients.files import read_json
 
 # %% ../../nbs/images/pictures.ipynb #24a8aae2
 def read_slice(
@@ -238,8 +238,8 @@ def picture_facts(
 def _source_ending(sidecar):
     "The ending of the file that the picture came from; empty if nobody knows."
     try:
-        name = json.loads(sidecar.read_text(encoding="utf-8"))["SourceFile"]
-    except (OSError, ValueError, KeyError, TypeError):
+        name = read_json(sidecar)["SourceFile"]
+    except (ReproError, KeyError):
         return ""
     return Path(str(name)).suffix.lower().lstrip(".")
 

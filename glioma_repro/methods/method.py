@@ -36,7 +36,7 @@ from glioma_repro.patients.cohort import (
     patient_splits,
     usable_targets,
 )
-from ..patients.files import listed, read_json
+from ..patients.files import checked, listed, read_json
 from glioma_repro.patients.core import (
     COLOURS,
     TARGET_NAMES,
@@ -554,7 +554,7 @@ def read_model(
     """
     folder = Path(folder)
     try:
-        card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+        card = read_json(folder / "card.json")
         method = _method_of(card, kinds, folder)
         for name, digest in card["files"].items():
             if Path(name).name != name or sha256_of(folder / name) != digest:
@@ -589,8 +589,6 @@ def read_model(
 # %% ../../nbs/methods/method.ipynb #45fa5c48
 def _method_of(card, kinds, folder):
     "The method of a card, from its settings."
-    from pydantic import TypeAdapter, ValidationError
-
     known = {kind.__name__: kind for kind in kinds}
     if card["kind"] not in known:
         raise ReproError(
@@ -603,12 +601,7 @@ def _method_of(card, kinds, folder):
         raise ReproError(
             f"{folder}: {card['kind']} has no setting {sorted(extra)[0]!r}"
         )
-    try:
-        return TypeAdapter(kind).validate_python(card["settings"])
-    except ValidationError as error:
-        raise ReproError(
-            f"{folder}: the settings cannot be read: {error.errors()[0]['msg']}"
-        ) from None
+    return checked(kind, card["settings"], f"{folder}: settings", strict=False)
 
 
 def _parts_of(folder, card):
@@ -1639,7 +1632,7 @@ def predict_cohort(
         concat(parts), scores, samples, notes_of(model, samples, cohort), problems
     )
 
-
+# %% ../../nbs/methods/method.ipynb #58c205d8
 def notes_of(
     model: Model,  # fitted, with a card
     samples: Samples,  # that it scores

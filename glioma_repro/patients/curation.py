@@ -428,7 +428,7 @@ def find_tcga_slices(
         )
     return list(cases.values()), problems, _listed_only(archive, cases)
 
-
+# %% ../../nbs/patients/curation.ipynb #c20f22cd
 def _one_of(found):
     """The first of several folders, if the others are copies of it; raises ReproError
     that names two that differ.
@@ -588,7 +588,7 @@ _UNKNOWN_SIZE = {
     "OrientationComment": "slices from below upwards, front of the head at the top of a slice; the patient's left on the picture's right is assumed",
 }
 
-
+# %% ../../nbs/patients/curation.ipynb #aa5b6975
 def import_tcga_slices(
     case: Case,  # a folder of slices
     folder: Path,  # the data set
@@ -663,7 +663,7 @@ def brats_files(
             of_patient.setdefault(_BRATS[match[2].lower()], []).append(path)
     return found
 
-
+# %% ../../nbs/patients/curation.ipynb #396db4c6
 def _brats_folders(roots):
     """(folder, name, its files by suffix, who else is in the folder), the folder of the
     patient's own name first.
@@ -860,7 +860,7 @@ def find_yes_no(
             )
     return list(cases.values()), problems, []
 
-
+# %% ../../nbs/patients/curation.ipynb #bebccf3b
 def _grey(picture):
     "(H, W) uint8: the luminance of a colour picture (ITU-R 601)."
     return (
@@ -937,7 +937,7 @@ def curate(
             "mend it (is the disk full?) and start again to go on"
         ) from None
 
-
+# %% ../../nbs/patients/curation.ipynb #57533180
 def _curated(manifest, roots, folder, jobs, overwrite):
     "The data set from what lies below the roots."
     find, _ = LAYOUTS[manifest.layout]
@@ -1299,7 +1299,7 @@ def with_corrections(
     ]
     return corrected, problems
 
-
+# %% ../../nbs/patients/curation.ipynb #43721c75
 def _written_table(folder):
     "Where the table stands as it was written."
     return folder / "derivatives" / "curation" / "participants.tsv"

@@ -89,7 +89,7 @@ def read_header(
     }
     return known | {"path": str(path)}
 
-
+# %% ../../nbs/patients/dicom.ipynb #6476fa45
 def read_headers(
     source: str | Path | list,  # a folder, searched through and through; or files
     jobs: int | None = None,  # processes; all cores if None
@@ -187,7 +187,7 @@ def sequence_of(
         )
     return suffix, why
 
-
+# %% ../../nbs/patients/dicom.ipynb #540e7cac
 def _by_timing(row):
     "The sequence by repetition, echo and inversion time in ms."
     tr, te, ti = (_number(row.get(name)) for name in ("tr", "te", "ti"))
@@ -362,7 +362,7 @@ def dcm2niix_program() -> str:
         raise ReproError("dcm2niix is not installed: `pip install dcm2niix`")
     return found
 
-
+# %% ../../nbs/patients/dicom.ipynb #3fb78cc8
 def convert_series(
     files: list[str],  # the files of one series
     participant_id: str,  # whom the error shall name

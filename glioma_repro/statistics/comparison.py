@@ -482,7 +482,7 @@ def compare(
         )
     )
 
-
+# %% ../../nbs/statistics/comparison.ipynb #872ee7ec
 def corrected(
     table: pd.DataFrame,  # of compare
 ) -> pd.DataFrame:  # the same with p_holm and p_bh
