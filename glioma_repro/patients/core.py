@@ -6,7 +6,7 @@
 __all__ = ['SEQUENCES', 'TARGETS', 'TARGET_NAMES', 'LOG', 'PARTICIPANTS', 'PREDICTIONS', 'MEASUREMENTS', 'COLOURS',
            'PatientError', 'LeakError', 'class_name', 'DiskError', 'atomic_path', 'write_text', 'mark_folder',
            'unsealed', 'write_json', 'sha256_of', 'fingerprint', 'participant_label', 'inside', 'seed_of', 'generator',
-           'log_to', 'cores', 'map_patients', 'header_problem', 'read_volume', 'write_volume', 'geometry',
+           'log_to', 'cores', 'map_patients', 'processes', 'header_problem', 'read_volume', 'write_volume', 'geometry',
            'check_same_grid', 'Column', 'validate_participants', 'Cohort', 'session_of', 'identity', 'read_ids',
            'Settings', 'Description', 'as_tsv', 'from_bids', 'read_cohort', 'read_participants', 'with_sessions',
            'Samples', 'SamplesFile', 'read_samples', 'Predictions', 'predictions_of', 'concat', 'read_typed_table',
@@ -37,6 +37,7 @@ from fastcore.basics import patch
 from filelock import FileLock, Timeout
 from typing_extensions import NotRequired, TypedDict
 
+from .. import end_with
 from glioma_repro.patients.files import (
     ReproError,
     SchemaError,
@@ -479,8 +480,25 @@ def map_patients(
     return results, pd.DataFrame(problems, columns=["participant_id", "problem"])
 
 # %% ../../nbs/patients/core.ipynb #7d7bdd03
-# each worker computes with one thread: as many workers as cores, no more threads
-_POOL = dict(backend="loky", inner_max_num_threads=1)
+def processes(
+    jobs: int | None,  # how many; all cores if None
+    **options,  # of joblib.Parallel
+):
+    """joblib's pool of processes: each worker computes with one thread (as many workers
+    as cores, no more threads) and ends with us, should we be killed.
+    """
+    import joblib
+
+    return joblib.Parallel(
+        n_jobs=jobs or cores(),
+        backend="loky",
+        inner_max_num_threads=1,
+        initializer=end_with,
+        initargs=(os.getpid(),),
+        **options,
+    )
+
+
 _DIED = "the worker died (out of memory, or killed); run this patient alone with more memory"
 
 
@@ -490,12 +508,11 @@ def _on_processes(calls, jobs):
 
     jobs, answered = max(1, min(jobs or cores(), len(calls))), set()
     try:
-        with joblib.parallel_config(**_POOL):
-            for answer in joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(
-                joblib.delayed(_guarded)(*call) for call in calls.values()
-            ):
-                answered.add(answer[0])
-                yield answer
+        for answer in processes(jobs, return_as="generator_unordered")(
+            joblib.delayed(_guarded)(*call) for call in calls.values()
+        ):
+            answered.add(answer[0])
+            yield answer
     except joblib.externals.loky.process_executor.BrokenProcessPool:
         yield from (_alone(call) for one, call in calls.items() if one not in answered)
 
@@ -507,8 +524,7 @@ def _alone(call):
     import joblib
 
     try:
-        with joblib.parallel_config(**_POOL):
-            return joblib.Parallel(n_jobs=2)([joblib.delayed(_guarded)(*call)])[0]
+        return processes(2)([joblib.delayed(_guarded)(*call)])[0]
     except joblib.externals.loky.process_executor.BrokenProcessPool:
         return call[1], None, _DIED
 

@@ -29,6 +29,7 @@ from glioma_repro.patients.core import (
     cores,
     identity,
     participant_label,
+    processes,
     read_typed_table,
     read_volume,
     write_text,
@@ -105,7 +106,7 @@ def read_headers(
     parts = [paths[start : start + 500] for start in range(0, len(paths), 500)]
     jobs = min(jobs or cores(), len(parts))
     jobs = max(1, jobs)
-    read = joblib.Parallel(n_jobs=jobs, return_as="generator")(
+    read = processes(jobs, return_as="generator")(
         joblib.delayed(_headers_of)(part) for part in parts
     )
     few = len(parts) < 4

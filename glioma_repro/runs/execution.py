@@ -32,6 +32,7 @@ from glioma_repro.patients.core import (
     cores,
     fingerprint,
     mark_folder,
+    processes,
     sha256_of,
     unsealed,
     write_json,
@@ -853,7 +854,7 @@ def run_grid(
         if "jobs" in parameters_of(read_notebook(find_notebook(name)))
         else {}
     )
-    answers = joblib.Parallel(n_jobs=jobs)(
+    answers = processes(jobs)(
         joblib.delayed(_try_run)(name, cohort, out, share | chosen)
         for cohort, chosen in grid
     )
