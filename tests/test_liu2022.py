@@ -154,7 +154,7 @@ def test_a_cohort_with_volumes_by_patient(tmp_path):
     assert "codel_1p19q" not in results["tables"] and "pairs" not in results["figures"]
     assert "was not tested" in results["statements"]["claim_idh"]
     table = read_predictions(folder / "predictions.csv").table
-    network = table[table["model"] == "14-layer CNN"]
+    network = table[(table["model"] == "14-layer CNN") & (table["subset"] == "test")]
     assert network.groupby("participant_id")["fold"].nunique().max() == 1
     assert (folder / "model" / "card.json").exists()
 
