@@ -12,10 +12,13 @@ from pathlib import Path
 from ..patients.cohort import nearest_of
 from ..patients.core import ReproError
 from .classical import SETS, Features
+from .fourteen_layer_cnn import FourteenLayerCNN
 from .method import Age, Majority, Method, Model, read_model
 from .multi_scale_cnn import MultiScaleCNN, TextureSVM
 from .oracle import BayesRule, Oracle
 from .residual_cnn import ResidualCNN
+from .shortcut import Shortcut
+from .transfer import TRANSFER
 
 # %% ../../nbs/methods/catalogue.ipynb #da9c24eb
 METHODS = {
@@ -29,6 +32,10 @@ METHODS = {
     "residual CNN": ResidualCNN(),
     "akkus2017": MultiScaleCNN("akkus2017"),
     "chang2018": ResidualCNN("chang2018"),
+    "14-layer CNN": FourteenLayerCNN(),
+    "liu2022": FourteenLayerCNN("liu2022", size=128),
+    "shortcut": Shortcut(),
+    **TRANSFER,
     "oracle": Oracle(),
     "Bayes' rule": BayesRule(),
 }  # name: the method with its default settings

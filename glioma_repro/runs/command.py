@@ -49,7 +49,7 @@ def _parser():
     one = commands.add_parser(
         "fetch", help="download a cohort, with checksum and resume"
     )
-    one.add_argument("name")
+    one.add_argument("name", help="of a cohort; or imagenet: networks' weights")
     one.add_argument("--out", default="downloads")
     one = commands.add_parser(
         "curate", help="turn a public download into a BIDS data set"
@@ -321,6 +321,11 @@ def _stoppable():
 def _curation_command(args):
     from glioma_repro.patients import curation, download
 
+    if args.command == "fetch" and args.name == "imagenet":
+        from glioma_repro.networks.pretrained import fetch_imagenet
+
+        print(fetch_imagenet(args.out))
+        return 0
     if args.command == "fetch":
         print(download.fetch(args.name, args.out))
         return 0

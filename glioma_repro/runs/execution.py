@@ -699,6 +699,9 @@ def _execute(notebook, parameters, work):
     os.environ |= {"GLIOMA_RUN": "1", "GLIOMA_PARENT": str(os.getpid())}
     if Path("cohorts").is_dir():
         os.environ.setdefault("GLIOMA_COHORTS", str(Path("cohorts").resolve()))
+    # the run has another working folder
+    weights = Path(os.environ.get("GLIOMA_WEIGHTS", "downloads/imagenet"))
+    os.environ["GLIOMA_WEIGHTS"] = str(weights.expanduser().resolve())
     running, here = _InThread(_papermill, view, result, parameters, work), Path.cwd()
     others = set(psutil.Process().children(recursive=True))
     try:
