@@ -14,6 +14,7 @@ from ..patients.core import ReproError
 from .classical import SETS, Features
 from .method import Age, Majority, Method, Model, read_model
 from .multi_scale_cnn import MultiScaleCNN, TextureSVM
+from .multi_task_cnn import MultiTaskCNN
 from .oracle import BayesRule, Oracle
 from .residual_cnn import ResidualCNN
 
@@ -27,8 +28,10 @@ METHODS = {
     "texture": TextureSVM(),
     "multi-scale CNN": MultiScaleCNN(),
     "residual CNN": ResidualCNN(),
+    "multi-task CNN": MultiTaskCNN(),
     "akkus2017": MultiScaleCNN("akkus2017"),
     "chang2018": ResidualCNN("chang2018"),
+    "vandervoort2022": MultiTaskCNN("vandervoort2022"),
     "oracle": Oracle(),
     "Bayes' rule": BayesRule(),
 }  # name: the method with its default settings

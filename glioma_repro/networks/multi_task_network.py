@@ -109,7 +109,7 @@ class MultiTaskNetwork(torch.nn.Module):
         )
         self.stride = torch.nn.Conv3d(first, first, 9, stride=3)
         self.steps = torch.nn.ModuleList(
-            torch.nn.Conv3d(widths[number + 1], widths[number], 2, padding="same")
+            torch.nn.Conv3d(widths[number + 1], widths[number], 2)
             for number in range(1, levels - 1)
         )
         self.spread = torch.nn.ConvTranspose3d(widths[1], first, 9, stride=3, padding=3)
@@ -191,11 +191,8 @@ def _larger(self: MultiTaskNetwork, x, skip, number):
     if number == 0:
         x, share = functional.relu(self.spread(x), inplace=True), 2
     else:
-        x = functional.relu(
-            self.steps[number - 1](functional.interpolate(x, scale_factor=2.0)),
-            inplace=True,
-        )
-        share = 1
+        wider = padded(functional.interpolate(x, scale_factor=2.0), [(0, 1)] * 3)
+        x, share = functional.relu(self.steps[number - 1](wider), inplace=True), 1
     surplus = [have - want for have, want in zip(x.shape[2:], skip.shape[2:])]
     places = [
         slice(one // share, one // share + want)
