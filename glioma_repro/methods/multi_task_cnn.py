@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['UNKNOWN', 'PUBLISHED', 'Volumes', 'brought', 'z_scored', 'volume_of', 'volume_cohort', 'JointLoss', 'dice_loss',
-           'smoothed', 'train_network', 'MultiTaskCNN', 'on_own_grid']
+           'smoothed', 'fewer', 'hidden', 'train_network', 'MultiTaskCNN', 'on_own_grid']
 
 # %% ../../nbs/methods/multi_task_cnn.ipynb #137609c9
 import json
@@ -31,6 +31,7 @@ from glioma_repro.patients.core import (
     PatientError,
     ReproError,
     Samples,
+    generator,
     map_patients,
 )
 
@@ -258,6 +259,56 @@ def smoothed(
     return made
 
 # %% ../../nbs/methods/multi_task_cnn.ipynb #12dc45bc
+def _order(samples, seed, *what):
+    "The patients in an order that depends on the seed and on what for."
+    ids = samples.table["participant_id"]
+    drawn = [generator(seed, *what, one).random() for one in ids]
+    return np.argsort(drawn, kind="stable")
+
+
+def fewer(
+    samples: Samples,  # training volumes, one a patient
+    share: float,  # of the patients
+    seed: int,  # of the draw
+) -> Samples:
+    "A part of the patients; each class of each target keeps one."
+    if share >= 1:
+        return samples
+    order = _order(samples, seed, "fewer patients")
+    kept = set(order[: max(2, round(share * len(samples)))].tolist())
+    for target in samples.targets:
+        words = samples.targets[target].iloc[order]
+        first = words.dropna().drop_duplicates()
+        kept |= {
+            int(row) for row in first.index if not _has(samples, kept, target, row)
+        }
+    return samples.take(sorted(kept))
+
+
+def _has(samples, kept, target, row):
+    "Whether a patient of this row's class is among the kept."
+    words = samples.targets[target]
+    return bool((words.iloc[sorted(kept)] == words.iloc[row]).any())
+
+
+def hidden(
+    samples: Samples,  # training volumes, one a patient
+    share: float,  # of each target's known labels
+    seed: int,  # of the draw
+) -> Samples:
+    "The same patients with a part of their labels unknown; each class keeps one."
+    if not share:
+        return samples
+    targets = samples.targets.copy()
+    for target in targets:
+        order = _order(samples, seed, "hidden labels", target)
+        known = [row for row in order if pd.notna(targets[target].iloc[row])]
+        stays = targets[target].iloc[known].drop_duplicates(keep="last").index
+        gone = [row for row in known[: round(share * len(known))] if row not in stays]
+        targets.loc[gone, target] = pd.NA
+    return replace(samples, targets=targets)
+
+# %% ../../nbs/methods/multi_task_cnn.ipynb #e7d1442a
 def train_network(
     network: MultiTaskNetwork,  # untrained; it is trained in place
     samples: Samples,  # training volumes, with masks
@@ -332,7 +383,7 @@ def _gathered(place, network, classes, training):
         about["stopped"],
     )
 
-# %% ../../nbs/methods/multi_task_cnn.ipynb #98df3c47
+# %% ../../nbs/methods/multi_task_cnn.ipynb #0aecf4d7
 @dataclass(frozen=True)
 class MultiTaskCNN(NetworkMethod):
     "vandervoort2022's network and volumes."
@@ -350,17 +401,31 @@ class MultiTaskCNN(NetworkMethod):
     smooth: int = 0  # voxels: radius of the median of the training masks
     checkpointing: bool = False  # less memory, more time
     processes: int = 1  # that share a training, one a GPU
+    hide: float = 0.0  # share of the known training labels that `fit` may not see
+    patients: float = 1.0  # share of the training patients that `fit` takes
+    without: str | None = None  # a sequence that is left out, in training and test
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 <= self.hide < 1 or not 0 < self.patients <= 1:
+            raise ReproError(
+                f"{self.name}: hide={self.hide}, patients={self.patients}; these are "
+                "shares: hide from 0 and below 1, patients above 0 and up to 1"
+            )
 
     @property
     def source(self):
-        return self.volumes
+        return self.volumes, self.without
 
     def pinned(self, samples):
         shape = tuple(map(int, samples.inputs.shape[2:]))
         return replace(self, volumes=replace(self.volumes, shape=shape))
 
     def samples(self, cohort, targets=(), like=None, jobs=None):
-        return volume_cohort(cohort, self.volumes, like, tuple(targets), jobs)
+        kept = [one for one in common_sequences(cohort) if one != self.without]
+        return volume_cohort(
+            cohort, self.volumes, like or tuple(kept), tuple(targets), jobs
+        )
 
     def build(self, shape, heads, seed):
         smallest = np.prod(
@@ -381,7 +446,7 @@ class MultiTaskCNN(NetworkMethod):
             seed,
         )
 
-# %% ../../nbs/methods/multi_task_cnn.ipynb #70932565
+# %% ../../nbs/methods/multi_task_cnn.ipynb #33dd3726
 from fastcore.basics import patch
 
 
@@ -393,6 +458,7 @@ def _labelled(samples, classes):
 @patch
 def fit(self: MultiTaskCNN, samples, validation=None, seed=0, folder=None):
     classes, training = classes_of(samples), replace(self.training, seed=seed)
+    samples = hidden(fewer(samples, self.patients, seed), self.hide, seed)
     masks = samples.masks
     drawn = 0 if masks is None else int((masks.max((1, 2, 3)) != UNKNOWN).sum())
     if masks is not None:
@@ -443,7 +509,7 @@ def _trained(self: MultiTaskCNN, samples, classes, training, validation, folder,
         checkpoint=path,
     )
 
-# %% ../../nbs/methods/multi_task_cnn.ipynb #5e497740
+# %% ../../nbs/methods/multi_task_cnn.ipynb #0d8500c1
 @patch
 def scores(self: MultiTaskCNN, model, samples):
     return self.answers(model, samples)[0]
@@ -505,7 +571,7 @@ def on_own_grid(
     whole[box] = there.numpy() > 0.5
     return whole
 
-# %% ../../nbs/methods/multi_task_cnn.ipynb #f203e7e0
+# %% ../../nbs/methods/multi_task_cnn.ipynb #66d843b3
 PUBLISHED = MultiTaskCNN(
     "vandervoort2022, published size",
     Training(
