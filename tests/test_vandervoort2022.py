@@ -1,9 +1,13 @@
-"""vandervoort2022's network on several processes, and the method among the others."""
+"""vandervoort2022: the network on several processes, the method among the others, and
+the study as a user runs it.
+"""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 import torch
 
 from glioma_repro.methods.catalogue import METHODS
@@ -15,7 +19,8 @@ from glioma_repro.methods.multi_task_cnn import (
 )
 from glioma_repro.networks.multi_task_network import MultiTaskNetwork
 from glioma_repro.networks.training import Training, share_of, shared
-from glioma_repro.patients.core import Samples
+from glioma_repro.patients.core import ReproError, Samples, read_predictions
+from glioma_repro.runs.execution import run
 
 HEADS = {"idh": 2, "grade": 3}
 
@@ -96,3 +101,52 @@ def test_a_training_on_two_processes_gives_one_network():
 
 def test_it_answers_to_the_papers_name():
     assert METHODS["vandervoort2022"] == MultiTaskCNN("vandervoort2022")
+
+
+SMALL = dict(folds=2, epochs=1, width=1, levels=3, jobs=1, targets="idh")
+COHORT = "phantom:patients=14,voxel_size=6"
+
+
+def as_table(results, key):
+    """A table of results.json."""
+    one = results["tables"][key]
+    return pd.DataFrame(one["rows"], columns=one["columns"])
+
+
+def test_the_study_with_all_its_parts(tmp_path):
+    folder = run(
+        "vandervoort2022",
+        COHORT,
+        tmp_path,
+        **SMALL,
+        part="core,missing labels,learning curve,sequences",
+    )
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    assert results["phantom"] and (folder / "report.html").exists()
+    gain = as_table(results, "joint_gain")
+    assert gain["hidden"].tolist() == [0.0, 0.3, 0.6, 0.9] and gain["n"].eq(14).all()
+    np.testing.assert_allclose(
+        gain["difference"].astype(float),
+        gain["joint"].astype(float) - gain["single"].astype(float),
+    )
+    curve = as_table(results, "learning_curve")
+    assert len(curve) == 3 and curve["dice"].notna().all()
+    assert len(as_table(results, "sequences")) == 4
+    # every item of the checklist has its line
+    items = as_table(results, "stated_assumed")["item"].astype(int).tolist()
+    assert items == list(range(54, 93))
+    assert {"ten_masks", "volumes", "segmentation", "roc", "saliency"} <= set(
+        results["figures"]
+    )
+    masks = as_table(results, "segmentation").set_index("quantity")
+    assert masks.at["dice", "n"] == 14 and masks.at["dice", "published"] == 0.84
+    table = read_predictions(folder / "predictions.csv").select(model="multi-task CNN")
+    assert table.table["participant_id"].nunique() == 14
+    headline = {one["target"]: one for one in results["headline"]}
+    assert headline["idh"]["published"] == 0.9 and headline["idh"]["n"] == 14
+    assert (folder / "model").is_dir()
+
+
+def test_unknown_parts_are_refused(tmp_path):
+    with pytest.raises(ReproError, match="known are core"):
+        run("vandervoort2022", COHORT, tmp_path, **SMALL, part="everything")
