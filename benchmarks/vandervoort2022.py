@@ -1,8 +1,9 @@
 """Seconds and memory of vandervoort2022's network.
 
 A training step by the project's loop beside a plain torch loop with the same network,
-loss and optimiser, and beside MONAI's trainer where MONAI is installed; then one patient
-asked. The defaults are small; `--full` is the published size (a GPU, or patience).
+loss and optimiser, and beside MONAI's trainer where MONAI is installed; then one
+patient asked. The defaults are small; `--full` is the published size (a GPU, or
+patience).
 
 python benchmarks/vandervoort2022.py [--full] [--device cuda] [--steps 6]
 """
