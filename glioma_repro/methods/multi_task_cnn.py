@@ -459,6 +459,12 @@ def _labelled(samples, classes):
 def fit(self: MultiTaskCNN, samples, validation=None, seed=0, folder=None):
     classes, training = classes_of(samples), replace(self.training, seed=seed)
     samples = hidden(fewer(samples, self.patients, seed), self.hide, seed)
+    silent = [target for target, words in classes.items() if not words]
+    if silent:
+        raise ReproError(
+            f"{self.name}: the label of every training patient is unknown for "
+            f"{', '.join(silent)}; leave that target out"
+        )
     masks = samples.masks
     drawn = 0 if masks is None else int((masks.max((1, 2, 3)) != UNKNOWN).sum())
     if masks is not None:
