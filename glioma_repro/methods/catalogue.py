@@ -15,6 +15,7 @@ from .classical import SETS, Features
 from .fourteen_layer_cnn import FourteenLayerCNN
 from .method import Age, Majority, Method, Model, read_model
 from .multi_scale_cnn import MultiScaleCNN, TextureSVM
+from .multi_task_cnn import MultiTaskCNN
 from .oracle import BayesRule, Oracle
 from .residual_cnn import ResidualCNN
 from .shortcut import Shortcut
@@ -30,8 +31,10 @@ METHODS = {
     "texture": TextureSVM(),
     "multi-scale CNN": MultiScaleCNN(),
     "residual CNN": ResidualCNN(),
+    "multi-task CNN": MultiTaskCNN(),
     "akkus2017": MultiScaleCNN("akkus2017"),
     "chang2018": ResidualCNN("chang2018"),
+    "vandervoort2022": MultiTaskCNN("vandervoort2022"),
     "14-layer CNN": FourteenLayerCNN(),
     "liu2022": FourteenLayerCNN("liu2022", size=128),
     "shortcut": Shortcut(),

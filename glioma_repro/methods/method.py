@@ -104,7 +104,8 @@ class Scores:
     values: dict[str, np.ndarray]  # target: (N, K)
     classes: dict[str, tuple[str, ...]]  # target: the K classes
     samples: pd.DataFrame  # N rows: participant_id, and slice where there is one
-    masks: np.ndarray | None = None  # (N, ...), of a method that draws
+    # one a sample, on the patient's own grid, of a method that draws
+    masks: np.ndarray | list | None = None
 
     def predictions(
         self,
@@ -201,6 +202,14 @@ class Method:
         "What a fitted model says."
         raise NotImplementedError(f"{type(self).__name__}.scores")
 
+    def answers(
+        self,
+        model: "Model",  # of this method
+        samples: Samples,  # with the model's channels or features
+    ) -> tuple[dict, list | None]:  # of `scores`; a mask a sample
+        "Scores, and masks where the method draws some."
+        return self.scores(model, samples), None
+
 # %% ../../nbs/methods/method.ipynb #18985fb3
 def state_of(
     cohort: Cohort,  # in the space that is looked at
@@ -282,7 +291,7 @@ class Model:
                 f"model {self.method.name} was trained on other channels or "
                 f"features; such as {odd[0]!r}"
             )
-        values = self.method.scores(self, samples)
+        values, masks = self.method.answers(self, samples)
         if corrected:
             values = {
                 target: reweigh(one, *self.priors[target])
@@ -293,7 +302,7 @@ class Model:
         columns = [
             name for name in ("participant_id", "slice") if name in samples.table
         ]
-        return Scores(values, self.classes, samples.table[columns])
+        return Scores(values, self.classes, samples.table[columns], masks)
 
     @property
     def parameters(self) -> int:

@@ -35,7 +35,7 @@ import filelock
 import numpy as np
 import pandas as pd
 import SimpleITK as sitk
-from PIL import Image
+from PIL import Image, ImageOps
 
 from .cohort import Manifest, include, manifest_of, map_columns
 from glioma_repro.patients.core import (
@@ -480,20 +480,41 @@ def read_picture(
     path: Path,  # any format that Pillow reads
     participant_id: str,  # whom the error shall name
 ) -> np.ndarray:  # (H, W) or (H, W, 3), uint8
-    """Reads one picture; raises PatientError that names the file if it is truncated or
-    no picture.
+    """Reads one picture, upright as its EXIF says, transparent parts black; raises
+    PatientError that names the file if it is truncated, no picture, or several.
     """
     try:
         with Image.open(path) as picture:
+            frames = getattr(picture, "n_frames", 1)
             picture.load()
-            kind = picture.mode
-            return np.asarray(picture if kind in ("L", "RGB") else picture.convert("L"))
+            pixels = _pixels(ImageOps.exif_transpose(picture))
     # Pillow raises OSError, SyntaxError, ValueError, struct.error … for broken files
     except Exception as error:
         raise PatientError(
             participant_id,
             f"{path} cannot be read ({type(error).__name__}: {error}); fetch it again",
         ) from None
+    if frames > 1:
+        raise PatientError(
+            participant_id,
+            f"{path} holds {frames} pictures; save the one that is meant by itself",
+        )
+    return pixels
+
+
+def _pixels(picture):
+    "(H, W) or (H, W, 3), uint8; of more than 8 bits the largest value becomes 255."
+    if picture.mode in ("L", "RGB"):
+        return np.asarray(picture)
+    if picture.mode.startswith(("I", "F")):
+        values = np.asarray(picture).astype(np.float64)
+        top = max(float(values.max()), 1.0)
+        return np.clip(values * 255 / top, 0, 255).round().astype(np.uint8)
+    if picture.has_transparency_data:
+        clear = picture.convert("RGBA")
+        black = Image.new("RGBA", clear.size, (0, 0, 0, 255))
+        picture = Image.alpha_composite(black, clear)
+    return np.asarray(picture.convert("L"))
 
 
 def slice_numbers(
