@@ -5,6 +5,7 @@ an exclusion by name.
 import gzip
 import io
 import json
+import locale
 import os
 import shutil
 import tarfile
@@ -468,7 +469,9 @@ DICOMS = {
 def test_a_dicom_series(series, tmp_path, kind):
     DICOMS[kind](series())
     said = {"no PixelSpacing": "no voxel size", "a hole": "half a series"}.get(kind, "")
+    before = locale.setlocale(locale.LC_ALL)
     refused(lambda: import_dicom(tmp_path / "dicom", tmp_path / "bids", jobs=1), said)
+    assert locale.setlocale(locale.LC_ALL) == before, "files would be written as ASCII"
 
 
 @pytest.mark.parametrize("spacing", ["0\\0", "-2\\2", "2", "wide", "nan\\nan"])

@@ -134,8 +134,8 @@ def served(tmp_path):
 def test_a_broken_download_goes_on_and_is_carried_away(served):
     for _ in range(2):
         with pytest.raises(ReproError, match="start again to go on"):
-            fetch_imagenet(served, served / "made.yaml")
-    folder = fetch_imagenet(served, served / "made.yaml")
+            fetch_imagenet(served / "imagenet", served / "made.yaml")
+    folder = fetch_imagenet(served / "imagenet", served / "made.yaml")
     starts = [start for path, start in Broken.asked if path == "/VGG16.h5"]
     assert starts[0] == 0 and starts[1] > 0
     carried = served / "another machine"
@@ -154,7 +154,7 @@ def test_another_file_at_the_source_is_removed(served):
     source = served / "served" / "VGG16.h5"
     source.write_bytes(b"x" * 30_000)
     with pytest.raises(ReproError, match="30000 bytes instead of 60000"):
-        fetch_imagenet(served, served / "made.yaml")
+        fetch_imagenet(served / "imagenet", served / "made.yaml")
     assert not (served / "imagenet" / "VGG16.h5").exists()
 
 

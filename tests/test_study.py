@@ -504,16 +504,15 @@ def wait_for(condition, seconds=120):
 
 WAITING = """import os, time
 import joblib
-from glioma_repro.patients.core import cores, write_text
+from glioma_repro.patients.core import processes, write_text
 resumed = [(study.checkpoints / name).exists() for name in ("step1", "step2")]
 for name in ("step1", "step2"):
     write_text(study.checkpoints / name, "done")
 def work(number):
-    import glioma_repro
     write_text(PLACE / f"worker{number}", str(os.getpid()))
     time.sleep(0 if any(resumed) else 600)
 write_text(PLACE / "kernel", str(os.getpid()))
-joblib.Parallel(n_jobs=2)(joblib.delayed(work)(number) for number in range(2))"""
+processes(2)(joblib.delayed(work)(number) for number in range(2))"""
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])

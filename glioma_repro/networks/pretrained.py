@@ -27,6 +27,7 @@ from .networks import _heads, _seed
 from glioma_repro.patients.core import (
     ReproError,
     atomic_path,
+    cache_folder,
     carried,
     sha256_of,
     write_text,
@@ -63,8 +64,9 @@ def weight_files(
 
 
 def weights_folder() -> Path:
-    "Where the files are looked for: GLIOMA_WEIGHTS, or downloads/imagenet."
-    return Path(os.environ.get("GLIOMA_WEIGHTS", "downloads/imagenet")).expanduser()
+    "Where the files are kept: GLIOMA_WEIGHTS, or imagenet in the cache."
+    given = os.environ.get("GLIOMA_WEIGHTS")
+    return Path(given).expanduser() if given else cache_folder() / "imagenet"
 
 # %% ../../nbs/networks/pretrained.ipynb #4b396a95
 NOTE = "SHA256SUMS"  # beside the files; `sha256sum -c` reads it too
@@ -102,13 +104,13 @@ def why_not(
 
 # %% ../../nbs/networks/pretrained.ipynb #14c1dcde
 def fetch_imagenet(
-    folder: str | Path,  # downloads come to folder/imagenet
+    folder: str | Path | None = None,  # of weights_folder if None
     manifest: str | Path | None = None,  # of weight_files
 ) -> Path:  # the folder with the files and the note of their checksums
     """Downloads the weights; raises ReproError for a file that is not what the manifest
     says. What is whole is not fetched again.
     """
-    target = Path(folder) / "imagenet"
+    target = weights_folder() if folder is None else Path(folder)
     for known in weight_files(manifest).values():
         path = target / known.file
         if why_not(path, known):

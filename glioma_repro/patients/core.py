@@ -11,7 +11,7 @@ __all__ = ['SEQUENCES', 'TARGETS', 'TARGET_NAMES', 'LOG', 'PARTICIPANTS', 'PREDI
            'Settings', 'Description', 'as_tsv', 'from_bids', 'read_cohort', 'read_participants', 'with_sessions',
            'Samples', 'SamplesFile', 'read_samples', 'Predictions', 'predictions_of', 'concat', 'read_typed_table',
            'read_predictions', 'Measurements', 'read_measurements', 'measurements_of', 'set_style', 'show_images',
-           'project_root', 'real_data', 'carried']
+           'project_root', 'real_data', 'carried', 'cache_folder']
 
 # %% ../../nbs/patients/core.ipynb #70daa1c0
 import csv
@@ -2176,3 +2176,11 @@ def carried(
         else Path(glioma_repro.__file__).resolve().parent / kind
     )
     return inside(folder, *rest)
+
+
+def cache_folder() -> Path:
+    """Where is kept what can be made or fetched again (phantoms, networks' weights):
+    GLIOMA_CACHE, or ~/.cache/glioma_repro.
+    """
+    given = os.environ.get("GLIOMA_CACHE")
+    return Path(given or "~/.cache/glioma_repro").expanduser()

@@ -4,13 +4,12 @@
 
 # %% auto #0
 __all__ = ['PhantomSettings', 'phantom_settings', 'sequence_grid', 'scan', 'make_patient', 'generator_version', 'make_phantom',
-           'phantom_cache', 'phantom', 'truth_table', 'truth_bias', 'truth_transform', 'truth_displacement',
-           'attribute_scores', 'bayes_posterior', 'review_phantom']
+           'phantom', 'truth_table', 'truth_bias', 'truth_transform', 'truth_displacement', 'attribute_scores',
+           'bayes_posterior', 'review_phantom']
 
 # %% ../../nbs/patients/phantom.ipynb #d43cbbe0
 import importlib
 import inspect
-import os
 import shutil
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -52,6 +51,7 @@ from glioma_repro.patients.core import (
     Cohort,
     ReproError,
     atomic_path,
+    cache_folder,
     fingerprint,
     generator,
     map_patients,
@@ -531,13 +531,6 @@ def _finish(folder, labels, done, problems, settings):
     return cohort
 
 # %% ../../nbs/patients/phantom.ipynb #950066fe
-def phantom_cache() -> Path:
-    "Where phantoms are kept: GLIOMA_CACHE, or ~/.cache/glioma_repro."
-    return Path(
-        os.environ.get("GLIOMA_CACHE") or Path.home() / ".cache" / "glioma_repro"
-    ).expanduser()
-
-
 def phantom(
     # phantom, or phantom:patients=60,effect=0,voxel_size=4,seed=3
     spec: str = "phantom",
@@ -549,7 +542,7 @@ def phantom(
     settings = phantom_settings(spec)
     atlas = sha256_of(settings.atlas) if settings.atlas else ""
     folder = (
-        phantom_cache()
+        cache_folder()
         / f"phantom-{fingerprint(asdict(settings), atlas, generator_version())}"
     )
     if (folder / "participants.tsv").exists():  # written last: the phantom is whole

@@ -50,7 +50,7 @@ def _parser():
         "fetch", help="download a cohort, with checksum and resume"
     )
     one.add_argument("name", help="of a cohort; or imagenet: networks' weights")
-    one.add_argument("--out", default="downloads")
+    one.add_argument("--out", help="for OUT/NAME; downloads, imagenet: the cache")
     one = commands.add_parser(
         "curate", help="turn a public download into a BIDS data set"
     )
@@ -324,10 +324,10 @@ def _curation_command(args):
     if args.command == "fetch" and args.name == "imagenet":
         from glioma_repro.networks.pretrained import fetch_imagenet
 
-        print(fetch_imagenet(args.out))
+        print(fetch_imagenet(Path(args.out) / args.name if args.out else None))
         return 0
     if args.command == "fetch":
-        print(download.fetch(args.name, args.out))
+        print(download.fetch(args.name, args.out or "downloads"))
         return 0
     made = curation.curate(
         args.name, args.source, args.out, jobs=args.jobs, overwrite=args.overwrite

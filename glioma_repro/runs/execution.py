@@ -689,6 +689,9 @@ def _absolute(text):
     )
 
 # %% ../../nbs/runs/execution.ipynb #ed13fb99
+_FOLDERS = ("GLIOMA_CACHE", "GLIOMA_COHORTS", "GLIOMA_DATA", "GLIOMA_WEIGHTS")
+
+
 def _execute(notebook, parameters, work):
     "Papermill in the run's folder; progress bars go to the terminal."
     import psutil
@@ -698,10 +701,10 @@ def _execute(notebook, parameters, work):
     # the kernel inherits: plain bars; it ends with us
     os.environ |= {"GLIOMA_RUN": "1", "GLIOMA_PARENT": str(os.getpid())}
     if Path("cohorts").is_dir():
-        os.environ.setdefault("GLIOMA_COHORTS", str(Path("cohorts").resolve()))
-    # the run has another working folder
-    weights = Path(os.environ.get("GLIOMA_WEIGHTS", "downloads/imagenet"))
-    os.environ["GLIOMA_WEIGHTS"] = str(weights.expanduser().resolve())
+        os.environ.setdefault("GLIOMA_COHORTS", "cohorts")
+    # the kernel works in another folder
+    for name in (one for one in _FOLDERS if os.environ.get(one)):
+        os.environ[name] = str(Path(os.environ[name]).expanduser().resolve())
     running, here = _InThread(_papermill, view, result, parameters, work), Path.cwd()
     others = set(psutil.Process().children(recursive=True))
     try:
