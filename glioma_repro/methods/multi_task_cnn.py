@@ -32,7 +32,7 @@ from glioma_repro.patients.core import (
     ReproError,
     Samples,
     generator,
-    map_patients,
+    map_cohort,
 )
 
 # %% ../../nbs/methods/multi_task_cnn.ipynb #494f8125
@@ -148,17 +148,17 @@ def volume_cohort(
 ) -> tuple[Samples, pd.DataFrame]:  # a volume a patient; participant_id, problem
     "Every patient's volume; raises ReproError if nobody is left."
     sequences = tuple(sequences or common_sequences(cohort))
-    results, problems = map_patients(
+    results, problems = map_cohort(
         volume_of,
-        cohort.ids,
+        cohort,
+        "no patient gave a volume",
         jobs,
         "volumes" if len(cohort) > 1 else "",
-        cohort=cohort,
         volumes=volumes,
         sequences=sequences,
     )
     sizes = pd.Series({one: made["mask"].shape for one, made in results.items()})
-    usual = sizes.mode()[0] if len(sizes) else None
+    usual = sizes.mode()[0]
     strange = [one for one, size in sizes.items() if size != usual]
     said = [
         f"it is not on the atlas: {_size(sizes[one])} voxels where the others have "
@@ -168,11 +168,6 @@ def volume_cohort(
     more = pd.DataFrame({"participant_id": strange, "problem": said})
     problems = pd.concat([problems, more], ignore_index=True)
     results = {one: made for one, made in results.items() if one not in strange}
-    if not results:
-        raise ReproError(
-            f"cohort {cohort.name}: no patient gave a volume; the first problem: "
-            f"{'; '.join(problems['problem'].head(1))}"
-        )
     return _together(cohort, results, sequences, targets), problems
 
 
