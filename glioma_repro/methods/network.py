@@ -65,6 +65,28 @@ def fill_channels(
         ).transpose(0, 3, 1, 2)
     return filled
 
+# %% ../../nbs/methods/network.ipynb #4f52ea5a
+def _filled(samples, moments):
+    "The samples without a missing channel."
+    return replace(samples, inputs=fill_channels(samples.inputs, moments))
+
+
+def _groups(classes, heads):
+    "{what the network is called: its targets with their classes}."
+    return (
+        {"network": classes}
+        if heads == "shared"
+        else {target: {target: words} for target, words in classes.items()}
+    )
+
+
+def _checkpoint(folder, label):
+    "The file from which the training of a network goes on; none without a folder."
+    if folder is None:
+        return None
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    return Path(folder) / f"{label}.safetensors"
+
 # %% ../../nbs/methods/network.ipynb #fae2017b
 @dataclass(frozen=True)
 class NetworkMethod(Method):
@@ -120,28 +142,6 @@ class NetworkMethod(Method):
             )
         return {target: found[target] for target in model.classes}
 
-
-def _filled(samples, moments):
-    "The samples without a missing channel."
-    return replace(samples, inputs=fill_channels(samples.inputs, moments))
-
-
-def _groups(classes, heads):
-    "{what the network is called: its targets with their classes}."
-    return (
-        {"network": classes}
-        if heads == "shared"
-        else {target: {target: words} for target, words in classes.items()}
-    )
-
-
-def _checkpoint(folder, label):
-    "The file from which the training of a network goes on; none without a folder."
-    if folder is None:
-        return None
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    return Path(folder) / f"{label}.safetensors"
-
 # %% ../../nbs/methods/network.ipynb #68aab87b
 def _train(method, samples, classes, validation, training, path):
     "One network, trained; and what was noted after every epoch, if it is followed."
@@ -194,7 +194,8 @@ def _watcher(network, samples, validation, classes, training, rows):
 def network_parts(
     label: str,  # what the network is called
     trained: Trained,  # what its training gave
-    watched: list[dict] = (),  # an epoch each: epoch, and what was noted
+    # an epoch each: epoch, and what was noted; none if None
+    watched: list[dict] | None = None,
 ) -> dict:  # arrays, priors and history
     "What is kept of one trained network."
     state = trained.lowered.state_dict()
