@@ -275,7 +275,7 @@ def usable_targets(
                     f"{count} {class_name(target, one)}"
                     for one, count in persons.items()
                 ),
-                reason=_why_not(target, persons, folds),
+                reason=_why_not(persons, folds),
             )
         )
         rows[-1]["usable"] = rows[-1]["reason"] == ""
@@ -284,7 +284,7 @@ def usable_targets(
     )
 
 
-def _why_not(target, persons, folds):
+def _why_not(persons, folds):
     "Empty if the target can be used."
     if len(persons) == 0:
         return "no label known"
