@@ -329,7 +329,9 @@ def test_a_picture(tmp_path, what):
         )
     cases, problems, _ = find_yes_no([tmp_path])
     said = len(problems) == 1 and "bad" in problems[0][0]
-    assert said or what.startswith(("link", "a name"))
+    # a link to nothing is no file, and ?.png is a picture whose name has signs alone
+    assert said == (what in ("text", "cut off", "empty"))
+    assert len(cases) == (3 if what == "a name of signs" else 2)
     assert {one.participant_id for one in cases} >= {"sub-yesfine", "sub-nofine"}
 
 

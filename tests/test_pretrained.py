@@ -176,10 +176,13 @@ def test_a_wrong_manifest_names_the_entry(tmp_path):
         weight_files(tmp_path / "odd.yaml")
 
 
-def test_a_damaged_note_of_checksums_is_no_file_unchecked(tmp_path):
+def test_a_damaged_note_of_checksums_is_named(tmp_path):
+    (tmp_path / "VGG16.h5").write_bytes(b"whole")
+    (tmp_path / "made.yaml").write_text("VGG16: {file: VGG16.h5, url: a, bytes: 5}\n")
+    assert weights_path("VGG16", tmp_path, tmp_path / "made.yaml").exists()
     (tmp_path / "SHA256SUMS").write_text("VGG16.h5\n")
     with pytest.raises(ReproError, match="SHA256SUMS is damaged: 'VGG16.h5'"):
-        weights_path("VGG16", tmp_path)
+        weights_path("VGG16", tmp_path, tmp_path / "made.yaml")
 
 
 def test_an_unknown_network_is_named():
