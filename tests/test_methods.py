@@ -37,7 +37,7 @@ from glioma_repro.methods.multi_scale_cnn import (
     TextureSVM,
     protocol_splits,
 )
-from glioma_repro.methods.network import channel_moments, fill_channels
+from glioma_repro.images.slices import channel_moments, fill_channels
 from glioma_repro.methods.oracle import Oracle
 from glioma_repro.methods.residual_cnn import ResidualCNN
 from glioma_repro.networks.training import Training
@@ -254,7 +254,7 @@ def test_filling_is_least_squares():
     np.testing.assert_allclose(
         filled[0, 1], weights[0] * holes[0, 0] + weights[1], atol=1e-4
     )
-    with pytest.raises(ReproError, match="no training patient has every sequence"):
+    with pytest.raises(ReproError, match="no patient to learn from has every"):
         fill_channels(holes, channel_moments(holes[:1]))
 
 
