@@ -265,8 +265,10 @@ def common_sequences(
 # %% ../../nbs/images/slices.ipynb #51c70c03
 def channel_moments(
     inputs: np.ndarray,  # (N, C, H, W); a missing channel is NaN throughout
-) -> np.ndarray:  # (C + 1, C + 1): sums of products of the channels and 1; zeros if no picture has them all
-    "What least squares between channels needs, from the pictures that have them all."
+) -> np.ndarray:  # (C + 1, C + 1): sums of products of the channels and 1
+    """What least squares between channels needs, from the pictures that have them all;
+    zeros if none has.
+    """
     moments = np.zeros((inputs.shape[1] + 1,) * 2)
     for start in range(0, len(inputs), 256):
         part = np.asarray(inputs[start : start + 256], np.float64)
@@ -279,7 +281,8 @@ def channel_moments(
 
 def fill_channels(
     inputs: np.ndarray,  # (N, C, H, W); a missing channel is NaN throughout
-    moments: np.ndarray,  # of channel_moments; of training patients, where some are tested
+    # of channel_moments; of training patients, where some are tested
+    moments: np.ndarray,
 ) -> np.ndarray:  # the same without NaN
     """Fills missing channels from the present ones; raises ReproError if no picture
     had them all.
