@@ -12,10 +12,12 @@ from pathlib import Path
 from ..patients.cohort import nearest_of
 from ..patients.core import ReproError
 from .classical import SETS, Features
+from .hybrid_cnn import LAPTOP, HybridCNN
 from .method import Age, Majority, Method, Model, read_model
 from .multi_scale_cnn import MultiScaleCNN, TextureSVM
 from .oracle import BayesRule, Oracle
 from .residual_cnn import ResidualCNN
+from .segmentation_unet import SegmentationUNet
 
 # %% ../../nbs/methods/catalogue.ipynb #da9c24eb
 METHODS = {
@@ -29,6 +31,11 @@ METHODS = {
     "residual CNN": ResidualCNN(),
     "akkus2017": MultiScaleCNN("akkus2017"),
     "chang2018": ResidualCNN("chang2018"),
+    "segmentation U-Net": SegmentationUNet(),
+    "hybrid CNN": HybridCNN(),
+    "choi2021": HybridCNN("choi2021", **LAPTOP),
+    "choi2021 images": HybridCNN("choi2021 images", uses="images", **LAPTOP),
+    "choi2021 numbers": HybridCNN("choi2021 numbers", uses="numbers", **LAPTOP),
     "oracle": Oracle(),
     "Bayes' rule": BayesRule(),
 }  # name: the method with its default settings
