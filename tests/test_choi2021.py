@@ -48,6 +48,7 @@ HYBRID = HybridCNN(
     trees=5,
     masks="drawn",
     numbers="all",
+    place=False,
 )
 BOTH = ("ce-gadolinium_T1w", "FLAIR")
 
@@ -109,7 +110,8 @@ def test_a_tumour_at_the_edge_of_the_crop_stays_whole(tmp_path):
     truth = sitk.GetArrayFromImage(cohort.mask("sub-00")).sum() * 8.0
     assert abs(volume / truth - 1) < 0.1
     numbers = numbers_of(*of_one(HYBRID, cohort))
-    assert np.isfinite(numbers.to_numpy(float)).all()
+    shapes = numbers.filter(like="shape_").to_numpy(float)
+    assert shapes.shape == (4, 14) and np.isfinite(shapes).all()
 
 
 def of_one(method, cohort):
