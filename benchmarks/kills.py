@@ -1,29 +1,33 @@
 """Kills `curate` and `run` at random moments and starts the same command again: do the
 bytes come out the same?
 
-    python benchmarks/kills.py [--kills 50] [--run baselines]
+    python benchmarks/kills.py [--kills 50] [--run "head_to_head -p folds 2"]
 
 A made-up archive (noise, no patient) is curated without a disturbance, then again
-with kills; the same for a run on
-it. After every kill no process of the command may be left, and at the end no
-half-written folder and no other byte.
+with kills; the same for a run on it, a study that leaves network weights. After every
+kill no process of the command may be left, and at the end no half-written folder and
+no other byte.
 """
 
 import argparse
 import os
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
-from glioma_repro.patients.core import generator, sha256_of
+from glioma_repro.patients.core import generator, sha256_of, write_text
+
+from tables import markdown
 
 NAME = "tcga-lgg-slices"
 # images, masks, tables, predictions, weights
@@ -44,10 +48,12 @@ def make_archive(folder, patients=24, slices=8, size=48):
             np.hypot(*(np.indices((size, size)) - size * draw.uniform(0.4, 0.6)))
             < size * 0.15
         )
+        head = np.hypot(*(np.indices((size, size)) - size / 2)) < size * 0.45
         for one in range(1, slices + 1):
             mask = disc & (1 < one < slices)
             bright = np.array([-20, 120, 60 + 40 * (number % 2)])
-            picture = draw.integers(20, 90, (size, size, 3)) + mask[..., None] * bright
+            noise = draw.integers(20, 90, (size, size, 3)) * head[..., None]
+            picture = noise + mask[..., None] * bright
             place = folder / "kaggle_3m" / name / f"{name}_{one}"
             Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(f"{place}.tif")
             Image.fromarray(mask.astype(np.uint8) * 255).save(f"{place}_mask.tif")
@@ -75,7 +81,7 @@ def make_archive(folder, patients=24, slices=8, size=48):
 
 def start(words):
     """The command, in a process group of its own."""
-    code = "import sys; from glioma_repro.runs.study import main; sys.exit(main(sys.argv[1:]))"
+    code = "import sys; from glioma_repro.runs.command import main; sys.exit(main(sys.argv[1:]))"
     return subprocess.Popen(
         [sys.executable, "-c", code, *map(str, words)],
         start_new_session=True,
@@ -114,6 +120,12 @@ def content(folder):
     }
 
 
+def run_words(said, cohort, out):
+    """The command line of a study on a cohort."""
+    study, *parameters = shlex.split(said)
+    return ["run", study, "--cohort", cohort, "--out", out, *parameters]
+
+
 def campaign(what, words_for, place, kills):
     """One row: the same command with and without kills."""
     whole, killed = place / f"{what}-whole", place / f"{what}-killed"
@@ -150,59 +162,40 @@ def campaign(what, words_for, place, kills):
     )
 
 
-if __name__ == "__main__":
+def report(given, rows):
+    """Writes results/kills.md: what has been measured so far."""
+    table = pd.DataFrame(rows)
+    command = f'python benchmarks/kills.py --kills {given.kills} --run "{given.run}"'
+    text = f"# Kills\n\n`{command}`\n\n{markdown(table)}\n"
+    write_text(Path(__file__).parent / "results" / "kills.md", text)
+    return table
+
+
+def main():
     reader = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     reader.add_argument("--kills", type=int, default=50)
     reader.add_argument(
         "--run",
-        default="baselines",
-        help="the study that is killed; none: curate alone",
+        default="head_to_head -p methods age,chang2018 -p iterations 20 -p folds 2 "
+        "-p targets idh -p bootstrap 50",
+        help="the study that is killed, with its parameters; none: curate alone",
     )
     given = reader.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         source = make_archive(place / "source")
-        rows = [
-            campaign(
-                "curate",
-                lambda out: [
-                    "curate",
-                    NAME,
-                    "--source",
-                    source,
-                    "--out",
-                    out,
-                    "--jobs",
-                    "2",
-                ],
-                place,
-                given.kills,
-            )
-        ]
+        words = ["curate", NAME, "--source", source, "--jobs", "2", "--out"]
+        rows = [campaign("curate", lambda out: [*words, out], place, given.kills)]
+        report(given, rows)
         if given.run != "none":
             cohort = place / "curate-whole" / NAME
-            rows.append(
-                campaign(
-                    "run",
-                    lambda out: ["run", given.run, "--cohort", cohort, "--out", out],
-                    place,
-                    given.kills,
-                )
-            )
-    table = pd.DataFrame(rows)
+            study = partial(run_words, given.run, cohort)
+            rows.append(campaign("run", study, place, given.kills))
+    table = report(given, rows)
     print(table.to_string(index=False))
-    text = f"# Kills\n\n`python benchmarks/kills.py --kills {given.kills} --run {given.run}`\n\n"
-    text += "\n".join(
-        ["| " + " | ".join(table) + " |", "|" + "---|" * len(table.columns)]
-    )
-    text += (
-        "\n"
-        + "\n".join(
-            "| " + " | ".join(map(str, row)) + " |"
-            for row in table.itertuples(index=False)
-        )
-        + "\n"
-    )
-    (Path(__file__).parent / "results" / "kills.md").write_text(text)
     bad = table[["processes_left", "half_written", "other_bytes"]].to_numpy().sum()
     sys.exit(int(bad > 0))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,9 +1,9 @@
 """Radiogenomics of glioma: five studies rebuilt on public cohorts."""
 
 import os
+import sys
 import threading
 import time
-from multiprocessing import current_process
 
 __version__ = "0.1.0"
 
@@ -11,13 +11,15 @@ __version__ = "0.1.0"
 os.environ.setdefault("KERAS_BACKEND", "torch")
 
 
-def _end_with_parent():
-    """Starts a thread that ends this process when its parent is gone.
+def end_with(
+    parent: int,  # process id of whoever started this process
+):
+    """Starts a thread that ends this process when its parent is gone, even if that was
+    before we looked.
 
     A process that is killed cannot tell its children; joblib's workers would wait
     five minutes for more work, and Papermill's kernel would run to its end.
     """
-    parent = os.getppid()
 
     def watch():
         while os.getppid() == parent:
@@ -27,7 +29,6 @@ def _end_with_parent():
     threading.Thread(target=watch, daemon=True).start()
 
 
-# joblib's workers, and a run's kernel; both import this package before they work
-_WORKER = current_process().name.startswith("LokyProcess")
-if _WORKER or os.environ.get("GLIOMA_PARENT") == str(os.getppid()):
-    _end_with_parent()
+# a run's kernel; joblib's workers are given `end_with` as their first call
+if "GLIOMA_PARENT" in os.environ and "ipykernel_launcher" in sys.orig_argv:
+    end_with(int(os.environ["GLIOMA_PARENT"]))

@@ -24,6 +24,7 @@ check "form of the notebooks" python tools/check_notebooks.py
 check "README.md is nbs/index.ipynb" python tools/readme.py --check
 check "layers" lint-imports
 check "style" ruff check nbs tests benchmarks tools setup.py
+check "no name without a meaning in the library" ruff check --isolated --select F821,F822 glioma_repro
 check "format" ruff format --check nbs tests benchmarks tools setup.py
 # a process a lesson: nbdev's own workers wait five minutes at their end for the workers that a lesson started
 lessons() {

@@ -421,10 +421,14 @@ def test_verdicts_say_what_was_run_and_against_which_null(small_run):
     shares = ours[ours["quantity"].isin(["accuracy", "sensitivity", "specificity"])]
     shares = shares[shares["source"].str.startswith("Table")]
     assert len(shares) and shares["n"].notna().all()
-    assert shares["null"].dropna().ne("").all() and shares["null"].notna().any()
+    assert shares["null"].notna().all() and shares["null"].ne("").all()
+    told = shares["verdict"].isin(["reproduced", "differs", "not decided"])
+    assert told.any() and shares.loc[told, "null_value"].notna().all()
     beaten = shares["verdict"].eq("reproduced")
     assert (shares.loc[beaten, "null_p"].astype(float) < 0.05).all()
     assert results["headline"][0]["measure"] == "accuracy of slices"
+    rival = results["headline"][0]["rival"]
+    assert "SVM" in rival["method"] and 0 <= rival["p"] <= 1
     assert "answer" in results["figures"]
 
 

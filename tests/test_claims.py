@@ -440,11 +440,11 @@ def test_a_limit_of_ours_is_called_ours():
     [
         (
             lambda text: text.replace(",result,", ",guess,", 1),
-            "line 2: kind is 'guess'",
+            "line 2: kind: 'guess'",
         ),
         (
             lambda text: text.replace("Table 1,codel_1p19q", "Table 1,egfr", 1),
-            "line 2: target is 'egfr'",
+            "line 2: target: 'egfr'",
         ),
         (
             lambda text: text.replace("claim_id,study", "id,study", 1),
@@ -452,7 +452,7 @@ def test_a_limit_of_ours_is_called_ours():
         ),
         (
             lambda text: text.replace("0.800,,,,45", "0.800,a,,,45", 1),
-            "line 2: low is 'a'",
+            "line 2: low: 'a",
         ),
         (
             lambda text: text.replace("0.800,,,,45", "0.800,0.7,0.9,,45", 1),
@@ -592,7 +592,7 @@ def test_bad_score_files(made, tmp_path, change, message):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda entry: entry.pop("patient"), "entry patient is missing"),
+        (lambda entry: entry.pop("patient"), "key patient is missing"),
         (
             lambda entry: entry["targets"].update(egfr=entry["targets"]["idh"]),
             "no target 'egfr'",
@@ -601,14 +601,14 @@ def test_bad_score_files(made, tmp_path, change, message):
             lambda entry: entry["targets"]["idh"]["scores"].update(mutated="x"),
             "'mutated' is no class of idh",
         ),
-        (lambda entry: entry.update(licens="MIT"), "licens is 'MIT'"),
+        (lambda entry: entry.update(licens="MIT"), "unknown key 'licens'"),
         (
             lambda entry: entry["targets"]["idh"].pop("scores"),
-            "entry targets.idh.scores is missing",
+            "targets: idh: the key scores is missing",
         ),
         (
             lambda entry: entry["targets"]["idh"].update(codes=[1, 2]),
-            "targets.idh.codes",
+            "targets: idh: codes",
         ),
     ],
 )

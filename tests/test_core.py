@@ -36,6 +36,7 @@ from glioma_repro.patients.core import (
     write_json,
     write_volume,
 )
+from glioma_repro.patients.cohort import flow_table, read_mapped
 from glioma_repro.patients.files import read_json
 
 FOUR = [f"sub-{number}" for number in range(4)]
@@ -503,14 +504,41 @@ def test_the_validator_of_bids_finds_no_error(tmp_path, program):
     assert not errors
 
 
-def test_a_bids_folder_with_sessions_or_without_a_table_says_what_to_do(tmp_path):
+def test_a_bids_folder_without_a_table_says_what_to_do(tmp_path):
     for one in ("sub-01", "sub-02"):
         (tmp_path / one / "ses-pre" / "anat").mkdir(parents=True)
     with pytest.raises(ReproError, match="no participants.tsv.*sub-01, sub-02"):
         read_cohort(tmp_path)
-    (tmp_path / "participants.tsv").write_text("participant_id\nsub-01\nsub-02\n")
-    with pytest.raises(ReproError, match="sub-01 has sessions .ses-pre.*sub-01/anat"):
+
+
+def test_one_session_a_patient_is_read_and_said(tmp_path):
+    """The named session, else the first; masks and images of it, in BIDS' names."""
+    volume = sitk.GetImageFromArray(np.arange(8.0).reshape(2, 2, 2))
+    for number, session in enumerate(("ses-post", "ses-pre")):
+        for root in (tmp_path, tmp_path / "derivatives" / "manual"):
+            folder = root / "sub-01" / session / "anat"
+            folder.mkdir(parents=True)
+            mine = volume + float(number)
+            for suffix in ("FLAIR", "label-tumor_mask"):
+                name = f"sub-01_{session}_{suffix}.nii.gz"
+                sitk.WriteImage(mine, str(folder / name))
+    (tmp_path / "sub-02" / "anat").mkdir(parents=True)
+    table = tmp_path / "participants.tsv"
+    table.write_text("participant_id\nsub-01\nsub-02\n")
+    first = read_cohort(tmp_path)
+    assert first.ids == ["sub-01", "sub-02"] and first.sequences("sub-01") == ["FLAIR"]
+    assert sitk.GetArrayFromImage(first.image("sub-01", "FLAIR")).max() == 7
+    said = first.problems.set_index("participant_id")["problem"]
+    assert "2 sessions (ses-post, ses-pre); ses-post is read" in said["sub-01"]
+    assert "sub-02" not in said and len(flow_table(first)) == 0
+    table.write_text("participant_id\tsession_id\nsub-01\tpre\nsub-02\tn/a\n")
+    chosen = read_mapped(tmp_path)
+    assert sitk.GetArrayFromImage(chosen.image("sub-01", "FLAIR")).max() == 8
+    mask = chosen.path("sub-01", "label-tumor_mask", "manual")
+    assert mask.exists() and "ses-pre" in mask.name and not len(chosen.problems)
+    # what is computed stands by patient, as for everybody else
+    made = chosen.path("sub-01", "T1w", "recipe")
+    assert made == tmp_path / "derivatives/recipe/sub-01/anat/sub-01_T1w.nii.gz"
+    table.write_text("participant_id\tsession_id\nsub-01\tses-9\nsub-02\tn/a\n")
+    with pytest.raises(ReproError, match="sub-01 has no session 'ses-9'.*ses-post"):
         read_cohort(tmp_path)
-    for one in ("sub-01", "sub-02"):
-        (tmp_path / one / "anat").mkdir()
-    assert read_cohort(tmp_path).ids == ["sub-01", "sub-02"]

@@ -1207,7 +1207,7 @@ def test_pictures_with_and_without_a_tumour(tmp_path):
     Image.open(yes / "Y0.png").convert("RGB").save(yes / "Y0.bmp")
     Image.open(yes / "Y1.png").save(yes / "copy (1).tif")
     Image.fromarray(
-        np.zeros((9, 9, 4), np.uint8) + np.arange(9, dtype=np.uint8)[:, None, None]
+        np.full((9, 9, 4), 255, np.uint8) - np.arange(9, dtype=np.uint8)[:, None, None]
     ).save(yes / "alpha.png")
     (yes / "broken.jpg").write_text("no picture")
     cohort = curate("brain-mri-yes-no", tmp_path / "in", tmp_path / "out", jobs=1)

@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 from glioma_repro.statistics.clinical import decision_curve
 from glioma_repro.patients.core import Predictions, ReproError, concat, predictions_of
 from glioma_repro.statistics.figures import (
-    _bootstrap_counts,
+    _counts_of_draws,
     _confusion,
     figures_of,
     plot_answer,
@@ -30,7 +30,12 @@ from glioma_repro.statistics.figures import (
     plot_roc,
     value_words,
 )
-from glioma_repro.statistics.measures import evaluate
+from glioma_repro.statistics.measures import (
+    Scores,
+    bootstrap_values,
+    evaluate,
+    patient_weights,
+)
 from glioma_repro.statistics.uncertainty import (
     calibration_band,
     calibration_table,
@@ -143,14 +148,16 @@ def test_same_seed_same_figure():
 def test_drawn_areas_are_those_of_a_weighted_auroc():
     draw = np.random.default_rng(3)
     label, score = (draw.random(25) < 0.5).astype(int), np.round(draw.random(25), 1)
-    true, false, _ = _bootstrap_counts(label, score, 20, np.random.default_rng(9))
-    weight = np.random.default_rng(9).multinomial(25, np.full(25, 1 / 25), size=20)
-    order = np.argsort(-score, kind="stable")
-    expected = [
-        roc_auc_score(label[order], score[order], sample_weight=one) for one in weight
-    ]
+    people = [f"sub-{number:02d}" for number in range(25)]
+    one = Scores(people, label, np.stack([1 - score, score], 1), ("no", "yes"))
+    true, false = _counts_of_draws(one, 20, seed=9)
+    # the draws are those of the interval in the legend and the table
+    weight = patient_weights(people, 20, seed=9)
+    expected = [roc_auc_score(label, score, sample_weight=each) for each in weight]
     found = np.trapezoid(true / true[:, -1:], false / false[:, -1:], axis=1)[1:]
     np.testing.assert_allclose(found, expected)
+    interval = bootstrap_values(one, ["auroc"], 20, seed=9)["auroc"]
+    np.testing.assert_allclose(found, interval)
 
 
 def test_forest_without_intervals_and_survival_without_patients():

@@ -5,6 +5,7 @@ an exclusion by name.
 import gzip
 import io
 import json
+import locale
 import os
 import shutil
 import tarfile
@@ -25,6 +26,7 @@ from glioma_repro.patients.curation import (
     find_brats,
     find_yes_no,
     import_brats,
+    import_yes_no,
 )
 from glioma_repro.patients.curation import read_labels, read_table, stack_slices, unpack
 from glioma_repro.patients.curation import import_dicom
@@ -331,6 +333,75 @@ def test_a_picture(tmp_path, what):
     assert {one.participant_id for one in cases} >= {"sub-yesfine", "sub-nofine"}
 
 
+def two_classes(tmp_path):
+    "One good picture in each class."
+    for word in ("yes", "no"):
+        (tmp_path / word).mkdir()
+        picture = generator(word).integers(0, 255, (20, 30)).astype(np.uint8)
+        Image.fromarray(picture).save(tmp_path / word / "fine.png")
+    return np.asarray(Image.open(tmp_path / "yes" / "fine.png"))
+
+
+def curated_as(tmp_path, name):
+    "What became of one more picture with a tumour: pixels, or the problem."
+    cases, problems, _ = find_yes_no([tmp_path])
+    said = {one: problem for one, problem in problems}
+    one = f"sub-yes{name}"
+    if one in said:
+        return said[one]
+    case = next(case for case in cases if case.participant_id == one)
+    import_yes_no(case, tmp_path / "out")
+    made = next((tmp_path / "out").rglob(f"{one}_slice.nii.gz"))
+    return sitk.GetArrayFromImage(sitk.ReadImage(str(made)))[0]
+
+
+def test_pictures_of_every_mode(tmp_path):
+    """Before, 16 bits were cut off at 255, transparent pixels showed what lay below
+    them, and a picture that EXIF calls turned was taken lying on its side.
+    """
+    grey = two_classes(tmp_path)
+    place = tmp_path / "yes"
+    deep = (grey.astype(np.uint16) * 200).astype(np.uint16)
+    Image.fromarray(deep).save(place / "deep.png")
+    clear = np.stack([grey] * 3 + [np.full_like(grey, 255)], -1)
+    clear[:5, :, 3] = 0
+    Image.fromarray(clear, "RGBA").save(place / "clear.png")
+    Image.fromarray(grey).convert("CMYK").save(place / "inks.tif")
+    turned = Image.fromarray(grey)
+    exif = turned.getexif()
+    exif[0x0112] = 6
+    turned.save(place / "turned.png", exif=exif)
+    found = curated_as(tmp_path, "deep").astype(float)
+    np.testing.assert_allclose(found, grey * 255.0 / grey.max(), atol=1)
+    found = curated_as(tmp_path, "clear")
+    assert not found[:5].any() and np.abs(found[5:].astype(int) - grey[5:]).max() <= 1
+    inks = curated_as(tmp_path, "inks").astype(int)
+    assert np.abs(inks - grey).max() <= 2
+    assert np.array_equal(curated_as(tmp_path, "turned"), np.rot90(grey, -1))
+
+
+def test_a_picture_that_moves_or_is_a_dot(tmp_path):
+    grey = two_classes(tmp_path)
+    frames = [Image.fromarray(np.roll(grey, n)) for n in range(3)]
+    frames[0].save(
+        tmp_path / "yes" / "moves.tif", save_all=True, append_images=frames[1:]
+    )
+    Image.fromarray(grey[:1, :1]).save(tmp_path / "yes" / "dot.png")
+    assert "holds 3 pictures" in curated_as(tmp_path, "moves")
+    assert "1 x 1 pixels small" in curated_as(tmp_path, "dot")
+
+
+def test_an_empty_class_and_an_unknown_folder(tmp_path):
+    grey = two_classes(tmp_path)
+    (tmp_path / "maybe").mkdir()
+    Image.fromarray(grey).save(tmp_path / "maybe" / "a.png")
+    cases, problems, _ = find_yes_no([tmp_path])
+    assert len(cases) == 2 and "neither yes nor no" in problems[0][1]
+    (tmp_path / "no" / "fine.png").unlink()
+    with pytest.raises(ReproError, match="no holds no picture"):
+        find_yes_no([tmp_path])
+
+
 # --- DICOM ---
 
 T1 = {"0008|103e": "AX T1", "0018|0080": "500", "0018|0081": "10"}
@@ -398,7 +469,9 @@ DICOMS = {
 def test_a_dicom_series(series, tmp_path, kind):
     DICOMS[kind](series())
     said = {"no PixelSpacing": "no voxel size", "a hole": "half a series"}.get(kind, "")
+    before = locale.setlocale(locale.LC_ALL)
     refused(lambda: import_dicom(tmp_path / "dicom", tmp_path / "bids", jobs=1), said)
+    assert locale.setlocale(locale.LC_ALL) == before, "files would be written as ASCII"
 
 
 @pytest.mark.parametrize("spacing", ["0\\0", "-2\\2", "2", "wide", "nan\\nan"])

@@ -219,7 +219,7 @@ DESCRIPTIONS = {
         '{"GliomaRepro": {"voxel_size_known": 3}}',
         "not of type bool",
     ),
-    "provenance a list": ('{"GliomaRepro": {"provenance": []}}', "not of type dict"),
+    "provenance a list": ('{"GliomaRepro": {"provenance": []}}', "key: value pairs"),
     "mask method a dict": ('{"GliomaRepro": {"mask_method": {}}}', "mask_method"),
     "a name that leads out": ('{"GliomaRepro": {"name": "../../evil"}}', "lead out"),
     "an absolute name": ('{"GliomaRepro": {"name": "/tmp/evil"}}', "lead out"),

@@ -4,6 +4,7 @@ test patient, nothing lost, nothing unpickled.
 
 import json
 import os
+import re
 import zipfile
 from dataclasses import dataclass, replace
 
@@ -118,6 +119,15 @@ def test_the_same_bytes_on_any_number_of_processes(tmp_path):
         if path.is_file() and path.name != "cost.txt":
             other = tmp_path / "2" / path.relative_to(tmp_path / "1")
             assert path.read_bytes() == other.read_bytes(), path.name
+
+
+def test_the_loop_says_how_far_it_is_and_how_long_it_takes(capsys):
+    cohort, samples = made()
+    run([Majority()], cohort, samples, description="baselines")
+    said = capsys.readouterr().err
+    # one a fold, with the time that is left
+    for number in (1, 2, 3):
+        assert re.search(rf"baselines: .* {number}/3 \[\S+<\S+,", said), said
 
 
 def test_what_was_done_is_not_done_again_unless_it_was_touched(tmp_path):
@@ -420,7 +430,7 @@ def test_nothing_untrusted_is_read(tmp_path):
 )
 def test_a_damaged_card_is_one_clear_error(tmp_path, content):
     (tmp_path / "card.json").write_text(content)
-    with pytest.raises(ReproError, match="model"):
+    with pytest.raises(ReproError, match="card.json|damaged"):
         load_model(tmp_path)
 
 

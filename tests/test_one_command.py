@@ -157,8 +157,9 @@ def test_baselines_goes_the_whole_way(recipe, tmp_path):
     )
     call = ["run", "baselines", "--cohort", str(few.folder), "--out", str(tmp_path)]
     call += ["-p", "recipe", recipe, "-p", "folds", "2", "-p", "repeats", "1"]
-    call += ["-p", "permutations", "0", "-p", "trees", "5", "-p", "iterations", "50"]
-    call += ["-p", "targets", "idh", "-p", "jobs", "1", "--label", "x"]
+    # the permutation test goes to worker processes, as it does by default
+    call += ["-p", "permutations", "2", "-p", "trees", "5", "-p", "iterations", "50"]
+    call += ["-p", "targets", "idh", "-p", "jobs", "2", "--label", "x"]
     assert main(call) == 0
     said = results_of(tmp_path / few.name / "baselines" / "x")
     assert "quick" in said["statements"]["images"]

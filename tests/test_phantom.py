@@ -18,14 +18,16 @@ from glioma_repro.patients.core import (
     real_data,
     sha256_of,
 )
+from glioma_repro.methods.method import run_folds
+from glioma_repro.methods.oracle import Oracle
 from glioma_repro.patients.anatomy import EFFECTS
+from glioma_repro.patients.cohort import patient_splits
 from glioma_repro.patients.phantom import (
     LOBES,
     PhantomSettings,
     draw_attributes,
     draw_labels,
     make_phantom,
-    oracle_predictions,
     patient_tissue,
     phantom,
     phantom_settings,
@@ -436,7 +438,8 @@ def test_oracle_uses_the_given_folds_and_unknown_labels(null):
     made = null
     assert 0 < made.participants["idh"].isna().sum() < 20
     assert truth_table(made)["idh"].notna().all()
-    predictions = oracle_predictions(made, "idh", folds=3, study="test")
+    splits = patient_splits(made, ["idh"], folds=3, seed=0)
+    predictions = run_folds([Oracle()], made, splits, ["idh"], jobs=1).predictions
     assert (
         set(predictions.table["participant_id"]) == set(made.ids)
         and predictions.table["fold"].nunique() == 3

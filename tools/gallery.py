@@ -253,7 +253,11 @@ def draw_findings(table: pd.DataFrame) -> str:
     figure = findings_figure(table)
     if "--check" not in sys.argv:
         path = ROOT / "nbs" / "gallery" / "findings.png"
-        figure.savefig(path, dpi=100, metadata={"Software": None})
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format="png", dpi=100)
+        # a few colours: lines and letters need no more, and a clone stays small
+        few = Image.open(drawn).convert("RGB").quantize(64)
+        few.save(path, optimize=True)
     return figure.alt
 
 

@@ -28,5 +28,5 @@ else  # no GPU: the build without CUDA, from where pip is set up to look, else f
     --extra-index-url "$("$VENV/bin/python" -m pip config get global.index-url 2>/dev/null || "$VENV/bin/python" -c 'from pip._internal.models.index import PyPI; print(PyPI.simple_url)')"
 fi
 say "everything else"
-pip install -q --no-build-isolation -e ".[dev,fetch,cluster]"
+pip install -q --no-build-isolation -e ".[dev,fetch,cluster,pretrained]"
 say "glioma_repro is installed in $VENV"

@@ -8,7 +8,6 @@ __all__ = ['SETTINGS', 'LOBES', 'FEATURES_VERSION', 'run_pyradiomics', 'describe
            'references', 'missing_sequences', 'feature_samples', 'feature_groups', 'largest_slices', 'plot_correlation']
 
 # %% ../../nbs/features/radiomics.ipynb #9ab38377
-import json
 import logging
 from dataclasses import replace
 from importlib.metadata import version
@@ -37,6 +36,7 @@ from glioma_repro.patients.core import (
     write_json,
     write_text,
 )
+from ..patients.files import read_json
 from glioma_repro.images.patient import (
     judge_image,
     judge_tumour,
@@ -496,9 +496,9 @@ def patient_features(
     """
     mark, inputs = _mark_of(participant_id, cohort, outside_tumour)
     stored = cohort.path(participant_id, "radiomics", kept_under(cohort), ".json")
-    try:
-        known = json.loads(stored.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    try:  # what cannot be read is measured again
+        known = read_json(stored)
+    except ReproError:
         known = {}
     if mark is not None and known.get("fingerprint") == mark:
         return known
@@ -588,7 +588,7 @@ def extract_features(
         cohort, problems=pd.concat([cohort.problems, problems], ignore_index=True)
     ), measured
 
-
+# %% ../../nbs/features/radiomics.ipynb #d3aabb04
 def _numbers(values, names):
     "The values of some features; JSON has no NaN, what is unknown is null there."
     found = {name: values.get(name) for name in names}
@@ -620,9 +620,7 @@ def references(
     for one in cohort.ids:
         path = cohort.path(one, "radiomics", kept_under(cohort), ".json")
         if path.exists():
-            found.append(
-                json.loads(path.read_text(encoding="utf-8"))["made"]["reference"]
-            )
+            found.append(read_json(path)["made"]["reference"])
     return (
         pd.Series(found, name="reference", dtype="string")
         .value_counts()

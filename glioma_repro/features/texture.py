@@ -15,7 +15,7 @@ import pandas as pd
 import SimpleITK as sitk
 from scipy import ndimage, signal, stats
 
-from ..patients.core import ReproError, Samples
+from ..patients.core import ReproError, Samples, processes
 
 # %% ../../nbs/features/texture.ipynb #eb5fa0a5
 def intensity_features(
@@ -228,7 +228,7 @@ def texture_features(
         raise ReproError(
             "texture needs masks: make the slices with a cohort that has tumour masks"
         )
-    rows = joblib.Parallel(n_jobs=jobs or -1)(
+    rows = processes(jobs)(
         joblib.delayed(_of_slice)(
             np.asarray(samples.inputs[number]),
             np.asarray(samples.masks[number]) > 0,

@@ -570,7 +570,7 @@ def program_mask(
 
     return method
 
-
+# %% ../../nbs/images/brain.ipynb #f4175567
 def folder_mask(
     image: sitk.Image,  # 3D
     participant_id: str,  # sub-X

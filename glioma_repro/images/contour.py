@@ -10,7 +10,6 @@ __all__ = ['AGREEMENT', 'CHOSEN_ON', 'Contouring', 'Region', 'region_path', 'wri
            'show_segmentation']
 
 # %% ../../nbs/images/contour.ipynb #cb6e8e84
-import json
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -36,6 +35,7 @@ from glioma_repro.patients.core import (
     write_json,
     write_volume,
 )
+from ..patients.files import read_json
 from ..statistics.masks import mask_measures
 from .patient import Patient, read_patient, turned
 
@@ -148,7 +148,7 @@ def read_region(
     if not path.exists():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         return Region(
             int(content["slice"]),
             tuple(map(tuple, content["polygon"])),

@@ -446,7 +446,7 @@ def importances(
         rows, columns=["target", "group", "features", "drop", "low", "high"]
     ).sort_values("drop", ascending=False, ignore_index=True)
 
-
+# %% ../../nbs/methods/classical.ipynb #3b7a5733
 def _shuffled(test, where, shuffles, random):
     """Copies of the test features, as they are ('') and with each group's columns
     shuffled among the patients.

@@ -36,7 +36,7 @@ from glioma_repro.patients.cohort import (
     patient_splits,
     usable_targets,
 )
-from ..patients.files import listed, read_json
+from ..patients.files import checked, listed, read_json
 from glioma_repro.patients.core import (
     COLOURS,
     PREDICTIONS,
@@ -105,7 +105,8 @@ class Scores:
     values: dict[str, np.ndarray]  # target: (N, K)
     classes: dict[str, tuple[str, ...]]  # target: the K classes
     samples: pd.DataFrame  # N rows: participant_id, and slice where there is one
-    masks: np.ndarray | None = None  # (N, ...), of a method that draws
+    # one a sample, on the patient's own grid, of a method that draws
+    masks: np.ndarray | list | None = None
 
     def predictions(
         self,
@@ -562,7 +563,7 @@ def read_model(
     """
     folder = Path(folder)
     try:
-        card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+        card = read_json(folder / "card.json")
         method = _method_of(card, kinds, folder)
         for name, digest in card["files"].items():
             if Path(name).name != name or sha256_of(folder / name) != digest:
@@ -597,8 +598,6 @@ def read_model(
 # %% ../../nbs/methods/method.ipynb #45fa5c48
 def _method_of(card, kinds, folder):
     "The method of a card, from its settings."
-    from pydantic import TypeAdapter, ValidationError
-
     known = {kind.__name__: kind for kind in kinds}
     if card["kind"] not in known:
         raise ReproError(
@@ -611,12 +610,7 @@ def _method_of(card, kinds, folder):
         raise ReproError(
             f"{folder}: {card['kind']} has no setting {sorted(extra)[0]!r}"
         )
-    try:
-        return TypeAdapter(kind).validate_python(card["settings"])
-    except ValidationError as error:
-        raise ReproError(
-            f"{folder}: the settings cannot be read: {error.errors()[0]['msg']}"
-        ) from None
+    return checked(kind, card["settings"], f"{folder}: settings", strict=False)
 
 
 def _parts_of(folder, card):
@@ -1668,7 +1662,7 @@ def predict_cohort(
         concat(parts), scores, samples, notes_of(model, samples, cohort), problems
     )
 
-
+# %% ../../nbs/methods/method.ipynb #58c205d8
 def notes_of(
     model: Model,  # fitted, with a card
     samples: Samples,  # that it scores

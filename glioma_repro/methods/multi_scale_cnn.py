@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['LEARNING_RATES', 'PAPER_AUGMENTATION', 'CHANNELS', 'multi_scale_training', 'stated_stop', 'StatedRule', 'box_side',
            'MultiScaleCNN', 'TextureSVM', 'draw_patients', 'draw_slices', 'thin', 'draw', 'protocol_splits',
-           'paper_methods', 'stopping_methods', 'epoch_curve', 'slice_scores', 'inflation_rows', 'slice_null']
+           'paper_methods', 'stopping_methods', 'epoch_curve', 'slice_scores', 'inflation_rows', 'slice_null',
+           'rival_over_draws', 'rival_over_slices']
 
 # %% ../../nbs/methods/multi_scale_cnn.ipynb #af012abf
 from dataclasses import dataclass, replace
@@ -565,3 +566,45 @@ def slice_null(
     who = wide["participant_id"].to_numpy()[rows]
     found = clustered_difference(who, right[rows], null[rows])
     return {"null": f"{name} {null[rows].mean():.3f}", "null_p": found["p"]}
+
+# %% ../../nbs/methods/multi_scale_cnn.ipynb #65c70a46
+def rival_over_draws(
+    scores: Predictions,  # of both models, one target and protocol, every draw
+    models: tuple[str, str],  # a, b
+    share: float,  # test slices over training slices
+) -> pd.DataFrame:  # a row a measure: value_a, value_b, difference, low, high, p, draws
+    """Two models on the slices of the same draws: corrected resampled t test of their
+    differences (Nadeau and Bengio 2003).
+    """
+    measured = {
+        key: slice_scores(Predictions(one))
+        for key, one in scores.table.groupby(["model", "repeat"], sort=False)
+    }
+    draws = sorted({repeat for _, repeat in measured})
+    rows = []
+    for measure in ("accuracy", "auroc"):
+        each = {
+            model: np.array([measured[model, draw][measure] for draw in draws])
+            for model in models
+        }
+        a, b = (each[model] for model in models)
+        test = corrected_resampled_t(a - b, share)
+        row = dict(measure=measure, value_a=a.mean(), value_b=b.mean())
+        row |= {name: test[name] for name in ("difference", "low", "high", "p")}
+        rows.append(row | dict(draws=len(draws)))
+    return pd.DataFrame(rows)
+
+
+def rival_over_slices(
+    scores: Predictions,  # of both models, one target, each slice once
+    models: tuple[str, str],  # a, b
+) -> dict:  # difference, low, high, p
+    "Shares of right slices of two models on the same slices, patients as clusters."
+    right = {}
+    for model in models:
+        wide = scores.select(model=model).wide()
+        wide = wide.sort_values(["participant_id", "slice"])
+        positive = wide["label"] == wide.columns[-1]
+        right[model] = (wide[wide.columns[-1]].astype(float) > 0.5) == positive
+    a, b = (right[model].to_numpy() for model in models)
+    return clustered_difference(wide["participant_id"], a, b)

@@ -89,6 +89,11 @@ class NetworkMethod(Method):
         """
         raise NotImplementedError(f"{type(self).__name__}.build")
 
+    def begin(self, network, samples, classes, seed):
+        """Puts weights that were learned elsewhere into the untrained Keras network,
+        in place; nothing by default.
+        """
+
     def stop(self):
         """A rule that ends the training, called with the validation losses so far; none
         if None.
@@ -111,16 +116,14 @@ class NetworkMethod(Method):
         if folder is not None:
             Path(folder).mkdir(parents=True, exist_ok=True)
         for label, words in _groups(classes, self.heads).items():
-            network = self.build(
-                samples.inputs.shape[1:],
-                {one: len(each) for one, each in words.items()},
-                seed,
-            )
+            sizes = {one: len(each) for one, each in words.items()}
+            network = self.build(samples.inputs.shape[1:], sizes, seed)
             path = (
                 None
                 if folder is None or self.follow
                 else Path(folder) / f"{label}.safetensors"
             )
+            self.begin(network, samples, words, seed)
             network, watch = lower(network).to(training.device), []
             trained = fit(
                 network,

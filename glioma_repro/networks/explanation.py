@@ -56,7 +56,7 @@ def principal_axes(
     )
 
 # %% ../../nbs/networks/explanation.ipynb #6a8ca606
-def _decision(weights, classes):
+def _decision(weights):
     "The head's weights for the last class against the mean of the others."
     return weights[-1] - weights[:-1].mean(0)
 
@@ -79,7 +79,7 @@ def component_scores(
             continue
         mean, axes, spread, weight = principal_axes(
             part["train_features"],
-            _decision(part["weights"][target], part["classes"][target]),
+            _decision(part["weights"][target]),
             number,
         )
         total = part["train_features"].var(0, ddof=1).sum()
@@ -215,7 +215,7 @@ def show_prototypes(
             )
     return show_images(rows, masks, size=1.5)
 
-
+# %% ../../nbs/networks/explanation.ipynb #6bfa86b5
 def plot_components(
     tables: pd.DataFrame,  # component_table of several targets
     places: dict[str, pd.DataFrame],  # target: decisive_component

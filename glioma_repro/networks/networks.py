@@ -210,17 +210,27 @@ def _lower_norm(layer):
 
 
 def _lower_pool(layer):
-    "Max or average pooling."
+    "Max or average pooling; an average over `same` padding leaves the padding out."
     if type(layer).__name__ == "AveragePooling2D":
-        if layer.padding == "same":
+        if layer.padding == "valid":
+            return [torch.nn.AvgPool2d(layer.pool_size, layer.strides)]
+        if set(layer.strides) != {1} or not all(k % 2 for k in layer.pool_size):
             return None
-        return [torch.nn.AvgPool2d(layer.pool_size, layer.strides)]
+        sides = [k // 2 for k in layer.pool_size]
+        return [torch.nn.AvgPool2d(layer.pool_size, 1, sides, count_include_pad=False)]
     pad = (
         [_Same(layer.pool_size, layer.strides, -torch.inf)]
         if layer.padding == "same"
         else []
     )
     return [*pad, torch.nn.MaxPool2d(layer.pool_size, layer.strides)]
+
+
+def _lower_relu(layer):
+    "ReLU, or ReLU cut off at 6; any other kind has no twin."
+    kind = (layer.max_value, layer.negative_slope, layer.threshold)
+    known = {(None, 0, 0): torch.nn.ReLU, (6.0, 0, 0): torch.nn.ReLU6}
+    return [known[kind]()] if kind in known else None
 
 # %% ../../nbs/networks/networks.ipynb #78e8641d
 def _flatten_last(x):
@@ -250,11 +260,7 @@ _SIMPLE = {
         torch.nn.Linear(*layer.kernel.shape, bias=layer.use_bias),
         _activation(layer.activation),
     ],
-    "ReLU": lambda layer: (
-        [torch.nn.ReLU()]
-        if (layer.max_value, layer.negative_slope, layer.threshold) == (None, 0, 0)
-        else None
-    ),
+    "ReLU": lambda layer: _lower_relu(layer),
     "Activation": lambda layer: [_activation(layer.activation) or torch.nn.Identity()],
     "Dropout": lambda layer: [torch.nn.Dropout(layer.rate)],
     "LeakyReLU": lambda layer: [torch.nn.LeakyReLU(float(layer.negative_slope))],
@@ -301,6 +307,9 @@ def _lower_layer(layer):
     steps = [one for one in steps if one is not None]
     made = steps[0] if len(steps) == 1 else torch.nn.Sequential(*steps)
     made.requires_grad_(layer.trainable)
+    if type(layer).__name__ == "BatchNormalization":  # what Keras leaves out stays 1, 0
+        made.weight.requires_grad_(layer.trainable and layer.scale)
+        made.bias.requires_grad_(layer.trainable and layer.center)
     return made
 
 # %% ../../nbs/networks/networks.ipynb #78991945

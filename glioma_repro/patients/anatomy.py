@@ -215,6 +215,7 @@ ATTRIBUTES = pd.DataFrame(
     columns=["attribute", "scale", "mean", "sd", "unit", "meaning"],
 ).set_index("attribute")
 
+# %% ../../nbs/patients/anatomy.ipynb #fd9e2d15
 # shares, roughly Larjavaara 2007
 LOBES = {
     "frontal": 0.38,
@@ -544,7 +545,7 @@ class Grid:
         "The shape of an array on it: (z, y, x)."
         return self.size[::-1]
 
-
+# %% ../../nbs/patients/anatomy.ipynb #ec1bd676
 def spread_over(
     array: np.ndarray,  # (z, y, x) or (z, y, x, 3) on its own coarse grid
     own: Grid,  # that grid

@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['SEQUENCES', 'TARGETS', 'TARGET_NAMES', 'LOG', 'PARTICIPANTS', 'PREDICTIONS', 'MEASUREMENTS', 'COLOURS',
-           'PatientError', 'LeakError', 'DiskError', 'atomic_path', 'write_text', 'mark_folder', 'unsealed',
-           'write_json', 'sha256_of', 'fingerprint', 'participant_label', 'inside', 'seed_of', 'generator', 'log_to',
-           'cores', 'map_patients', 'header_problem', 'read_volume', 'write_volume', 'geometry', 'check_same_grid',
-           'Column', 'validate_participants', 'Cohort', 'identity', 'read_ids', 'as_tsv', 'from_bids', 'read_cohort',
-           'read_participants', 'Samples', 'read_samples', 'Predictions', 'predictions_of', 'concat',
-           'read_typed_table', 'read_predictions', 'Measurements', 'read_measurements', 'measurements_of', 'set_style',
-           'show_images', 'project_root', 'real_data', 'carried']
+           'PatientError', 'LeakError', 'class_name', 'DiskError', 'atomic_path', 'write_text', 'mark_folder',
+           'unsealed', 'write_json', 'sha256_of', 'fingerprint', 'participant_label', 'inside', 'seed_of', 'generator',
+           'log_to', 'cores', 'map_patients', 'processes', 'header_problem', 'read_volume', 'write_volume', 'geometry',
+           'check_same_grid', 'Column', 'validate_participants', 'Cohort', 'session_of', 'identity', 'read_ids',
+           'Settings', 'Description', 'as_tsv', 'from_bids', 'read_cohort', 'read_participants', 'with_sessions',
+           'Samples', 'SamplesFile', 'read_samples', 'Predictions', 'predictions_of', 'concat', 'read_typed_table',
+           'read_predictions', 'Measurements', 'read_measurements', 'measurements_of', 'set_style', 'show_images',
+           'project_root', 'real_data', 'carried', 'cache_folder']
 
 # %% ../../nbs/patients/core.ipynb #70daa1c0
 import csv
@@ -34,11 +35,13 @@ import pandas as pd
 import SimpleITK as sitk
 from fastcore.basics import patch
 from filelock import FileLock, Timeout
+from typing_extensions import NotRequired, TypedDict
 
+from .. import end_with
 from glioma_repro.patients.files import (
     ReproError,
     SchemaError,
-    check_keys,
+    checked,
     listed,
     named,
     read_json,
@@ -96,6 +99,14 @@ TARGET_NAMES = {
     "grade": "WHO grade",
     "tumor": "tumour present",
 }  # target: what a table or figure calls it
+
+
+def class_name(
+    target: str,  # of TARGETS
+    word: str,  # its class, as a table has it
+) -> str:  # as a reader wants it
+    "A class in words: grade 2, tumour present; the others are words already."
+    return {"grade": f"grade {word}", "tumor": f"tumour {word}"}.get(target, str(word))
 
 # %% ../../nbs/patients/core.ipynb #202927dc
 class DiskError(ReproError):
@@ -469,8 +480,25 @@ def map_patients(
     return results, pd.DataFrame(problems, columns=["participant_id", "problem"])
 
 # %% ../../nbs/patients/core.ipynb #7d7bdd03
-# each worker computes with one thread: as many workers as cores, no more threads
-_POOL = dict(backend="loky", inner_max_num_threads=1)
+def processes(
+    jobs: int | None,  # how many; all cores if None
+    **options,  # of joblib.Parallel
+):
+    """joblib's pool of processes: each worker computes with one thread (as many workers
+    as cores, no more threads) and ends with us, should we be killed.
+    """
+    import joblib
+
+    return joblib.Parallel(
+        n_jobs=jobs or cores(),
+        backend="loky",
+        inner_max_num_threads=1,
+        initializer=end_with,
+        initargs=(os.getpid(),),
+        **options,
+    )
+
+
 _DIED = "the worker died (out of memory, or killed); run this patient alone with more memory"
 
 
@@ -480,12 +508,11 @@ def _on_processes(calls, jobs):
 
     jobs, answered = max(1, min(jobs or cores(), len(calls))), set()
     try:
-        with joblib.parallel_config(**_POOL):
-            for answer in joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(
-                joblib.delayed(_guarded)(*call) for call in calls.values()
-            ):
-                answered.add(answer[0])
-                yield answer
+        for answer in processes(jobs, return_as="generator_unordered")(
+            joblib.delayed(_guarded)(*call) for call in calls.values()
+        ):
+            answered.add(answer[0])
+            yield answer
     except joblib.externals.loky.process_executor.BrokenProcessPool:
         yield from (_alone(call) for one, call in calls.items() if one not in answered)
 
@@ -497,8 +524,7 @@ def _alone(call):
     import joblib
 
     try:
-        with joblib.parallel_config(**_POOL):
-            return joblib.Parallel(n_jobs=2)([joblib.delayed(_guarded)(*call)])[0]
+        return processes(2)([joblib.delayed(_guarded)(*call)])[0]
     except joblib.externals.loky.process_executor.BrokenProcessPool:
         return call[1], None, _DIED
 
@@ -701,6 +727,7 @@ class Column:
 
 _MARKER = {"wildtype": "no mutation found", "mutant": "mutation found"}
 
+# %% ../../nbs/patients/core.ipynb #fa86b734
 PARTICIPANTS = {
     "participant_id": Column("string", "BIDS label of the patient"),
     "tcga_barcode": Column(
@@ -910,6 +937,11 @@ class Cohort:
         self.participants = validate_participants(
             self.participants, f"cohort {self.name}"
         )
+        self._chosen = {}  # participant_id: the session that the table names
+        if "session_id" in self.participants:
+            named_here = self.participants.dropna(subset="session_id")
+            words = named_here["session_id"].astype(str)
+            self._chosen = dict(zip(named_here["participant_id"], words))
 
     def __len__(self):
         return len(self.participants)
@@ -918,6 +950,29 @@ class Cohort:
     def ids(self) -> list[str]:
         "The participant_ids in the table's order."
         return self.participants["participant_id"].tolist()
+
+# %% ../../nbs/patients/core.ipynb #eb89731e
+def _sessions_of(folder):
+    "The sessions of a patient that hold scans, in the order of their names."
+    found = [one.parent.name for one in folder.glob("ses-*/anat") if one.is_dir()]
+    return sorted(found)
+
+
+def _session_name(word):
+    "A session as its folder is called: ses-01 for 01 too."
+    return word if word.startswith("ses-") else f"ses-{word}"
+
+
+def session_of(
+    folder: Path,  # sub-X, in the data set or in a derivative
+    chosen: str | None = None,  # what participants.tsv names: ses-01 or 01
+) -> str | None:  # ses-Y; None where the scans are in no session
+    "Which session of a patient is read: the named one, else the first by name."
+    if (folder / "anat").is_dir():
+        return None
+    there = _sessions_of(folder)
+    named_one = None if chosen is None else _session_name(chosen)
+    return named_one if named_one in there else next(iter(there), None)
 
 # %% ../../nbs/patients/core.ipynb #bca5831e
 @patch
@@ -933,7 +988,11 @@ def path(
         raise ReproError(f"cohort {self.name} is a table without images")
     method = method or self.space
     root = self.folder if method is None else inside(self.folder, "derivatives", method)
-    return inside(root, participant_id, "anat", f"{participant_id}_{suffix}{ending}")
+    one = inside(root, participant_id)
+    session = session_of(one, self._chosen.get(participant_id))
+    entities = participant_id if session is None else f"{participant_id}_{session}"
+    folder = one if session is None else one / session
+    return inside(folder, "anat", f"{entities}_{suffix}{ending}")
 
 
 @patch
@@ -991,9 +1050,9 @@ def done(self: Cohort) -> dict:
     if not path.exists():
         return {}
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))
+        known = read_json(path)
         return dict(known.get("GliomaRepro", {}).get("done", {}))
-    except (OSError, ValueError, AttributeError, TypeError) as error:
+    except (ValueError, AttributeError, TypeError) as error:
         raise ReproError(
             f"{path} is no description of a data set ({error}); run the "
             f"recipe {self.space} again"
@@ -1179,19 +1238,30 @@ def read_ids(
     return {one.strip() for one in ids}
 
 # %% ../../nbs/patients/core.ipynb #3661911b
-_SETTINGS = {
-    "name?": str,
-    "title?": str,
-    "phantom?": bool,
-    "voxel_size_known?": bool,
-    "mask_method?": (str, type(None)),
-    "flow?": [list],
-    "provenance?": dict,
-    "*": object,
-}  # what stands under GliomaRepro in dataset_description.json
-_KEPT = [key.rstrip("?") for key in _SETTINGS if key != "*"]
+class Settings(TypedDict, total=False):
+    "What stands under GliomaRepro in dataset_description.json."
+
+    __pydantic_config__ = {"extra": "allow"}
+    name: str
+    title: str
+    phantom: bool
+    voxel_size_known: bool
+    mask_method: str | None
+    flow: list[list]  # rule, patients before, [participant_ids]
+    provenance: dict
 
 
+class Description(TypedDict, total=False):
+    "What is read of dataset_description.json."
+
+    __pydantic_config__ = {"extra": "allow"}
+    Name: str
+    GliomaRepro: Settings
+
+
+_KEPT = tuple(Settings.__annotations__)
+
+# %% ../../nbs/patients/core.ipynb #f0c71e79
 @patch
 def write(self: Cohort) -> Path:
     """Writes the table and its dictionary into the cohort's folder (images are written
@@ -1308,8 +1378,7 @@ def read_cohort(
     checked = validate_participants(
         from_bids(table), named(folder / "participants.tsv")
     )
-    _check_sessions(folder, checked["participant_id"])
-    return Cohort(participants=checked, folder=folder, **settings)
+    return with_sessions(Cohort(participants=checked, folder=folder, **settings))
 
 
 def read_participants(
@@ -1338,19 +1407,33 @@ def _without_table(folder):
         f"{listed(patients, 60)}, and a column for each label"
     )
 
-
-def _check_sessions(folder, participants):
-    "Raises ReproError for patients whose scans lie in folders of sessions alone."
-    for one in participants:
-        if (folder / one / "anat").is_dir() or not (folder / one).is_dir():
+# %% ../../nbs/patients/core.ipynb #1b9d1b9e
+def with_sessions(
+    cohort: Cohort,  # of a BIDS folder
+) -> Cohort:  # the same; its problems say which of several sessions is read
+    """One exam a patient is read: the session that the column session_id of
+    participants.tsv names, else the first by name. Raises ReproError for a session
+    that is not there.
+    """
+    said = []
+    for one in cohort.ids:
+        folder, chosen = inside(cohort.folder, one), cohort._chosen.get(one)
+        if (folder / "anat").is_dir() or not folder.is_dir():
             continue
-        sessions = sorted(path.name for path in (folder / one).glob("ses-*"))
-        if sessions:
+        there = _sessions_of(folder)
+        if chosen is not None and _session_name(chosen) not in there:
             raise ReproError(
-                f"{named(folder)}: {one} has sessions ({listed(sessions, 60)}); one "
-                f"exam a patient is read: copy the anat folder of one session to "
-                f"{one}/anat and take the _ses-… out of its files' names"
+                f"{named(cohort.folder / 'participants.tsv')}: {one} has no session "
+                f"{short(chosen)}; its sessions are {listed(there, 60) or 'none'}"
             )
+        if len(there) > 1 and chosen is None:
+            problem = (
+                f"has {len(there)} sessions ({listed(there, 60)}); {there[0]} is read: "
+                "another is read if participants.tsv names it in a column session_id"
+            )
+            said.append({"participant_id": one, "problem": problem})
+    problems = pd.concat([cohort.problems, pd.DataFrame(said)], ignore_index=True)
+    return replace(cohort, problems=problems.drop_duplicates(ignore_index=True))
 
 # %% ../../nbs/patients/core.ipynb #afb2c97c
 def _described_settings(path):
@@ -1360,7 +1443,7 @@ def _described_settings(path):
     if not os.path.lexists(path):
         return {}
     described, where = read_json(path), named(path)
-    check_keys(described, {"Name?": str, "GliomaRepro?": _SETTINGS, "*": object}, where)
+    checked(Description, described, where)
     found = {"title": described.get("Name", "")} | described.get("GliomaRepro", {})
     if "name" in found and not re.fullmatch(
         r"[^/\\\0]*[^/\\\0.][^/\\\0]*", found["name"]
@@ -1566,6 +1649,15 @@ def _set_aside(folder, aside):
     os.replace(folder, aside)
 
 # %% ../../nbs/patients/core.ipynb #a3423df7
+class SamplesFile(TypedDict):
+    "What samples.json must hold."
+
+    __pydantic_config__ = {"extra": "allow"}
+    names: list[str]  # of the channels or features
+    more: NotRequired[list[str]]  # of further arrays
+    targets: NotRequired[list[str]]  # of TARGETS
+
+
 def read_samples(
     folder: str | Path,  # written by Samples.write
     memory_map: bool = True,  # leave the arrays on disk until they are needed
@@ -1576,8 +1668,7 @@ def read_samples(
     folder, mode = Path(folder), "r" if memory_map else None
     masks, words = folder / "masks.npy", folder / "targets.csv"
     about = read_json(folder / "samples.json")
-    known = {"names": [str], "more?": [str], "targets?": [str], "*": object}
-    check_keys(about, known, named(folder / "samples.json"))
+    checked(SamplesFile, about, named(folder / "samples.json"))
     table = read_text_table(folder / "table.csv").apply(_numbers_or_words)
     if about.get("targets") == []:  # a table without columns cannot be read
         targets = pd.DataFrame(index=table.index)
@@ -2085,3 +2176,11 @@ def carried(
         else Path(glioma_repro.__file__).resolve().parent / kind
     )
     return inside(folder, *rest)
+
+
+def cache_folder() -> Path:
+    """Where is kept what can be made or fetched again (phantoms, networks' weights):
+    GLIOMA_CACHE, or ~/.cache/glioma_repro.
+    """
+    given = os.environ.get("GLIOMA_CACHE")
+    return Path(given or "~/.cache/glioma_repro").expanduser()

@@ -8,6 +8,7 @@ __all__ = ['TAGS', 'SERIES_RULES', 'CONTRAST_TEXT', 'NO_CONTRAST_TEXT', 'KEPT_FI
            'find_dicom', 'import_patient', 'import_case', 'chosen_series']
 
 # %% ../../nbs/patients/dicom.ipynb #98cc9dec
+import locale
 import re
 import shutil
 import subprocess
@@ -29,6 +30,7 @@ from glioma_repro.patients.core import (
     cores,
     identity,
     participant_label,
+    processes,
     read_typed_table,
     read_volume,
     write_text,
@@ -79,17 +81,20 @@ def read_header(
     reader = sitk.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
     reader.SetFileName(str(path))
+    before = locale.setlocale(locale.LC_ALL)
     try:
         reader.ReadImageInformation()
     except RuntimeError:
         return {"path": str(path)}
+    finally:  # GDCM leaves the locale C behind where a file is nothing but its head
+        locale.setlocale(locale.LC_ALL, before)
     known = {
         name: reader.GetMetaData(tag).strip() if reader.HasMetaDataKey(tag) else ""
         for name, tag in TAGS.items()
     }
     return known | {"path": str(path)}
 
-
+# %% ../../nbs/patients/dicom.ipynb #6476fa45
 def read_headers(
     source: str | Path | list,  # a folder, searched through and through; or files
     jobs: int | None = None,  # processes; all cores if None
@@ -105,7 +110,7 @@ def read_headers(
     parts = [paths[start : start + 500] for start in range(0, len(paths), 500)]
     jobs = min(jobs or cores(), len(parts))
     jobs = max(1, jobs)
-    read = joblib.Parallel(n_jobs=jobs, return_as="generator")(
+    read = processes(jobs, return_as="generator")(
         joblib.delayed(_headers_of)(part) for part in parts
     )
     few = len(parts) < 4
@@ -187,7 +192,7 @@ def sequence_of(
         )
     return suffix, why
 
-
+# %% ../../nbs/patients/dicom.ipynb #540e7cac
 def _by_timing(row):
     "The sequence by repetition, echo and inversion time in ms."
     tr, te, ti = (_number(row.get(name)) for name in ("tr", "te", "ti"))
@@ -362,7 +367,7 @@ def dcm2niix_program() -> str:
         raise ReproError("dcm2niix is not installed: `pip install dcm2niix`")
     return found
 
-
+# %% ../../nbs/patients/dicom.ipynb #3fb78cc8
 def convert_series(
     files: list[str],  # the files of one series
     participant_id: str,  # whom the error shall name

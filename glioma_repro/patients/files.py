@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['LONGEST_NAME', 'LARGEST_TEXT', 'LARGEST_TABLE', 'LARGEST_YAML', 'DEEPEST', 'ReproError', 'SchemaError', 'short',
-           'named', 'nearest_of', 'listed', 'read_text', 'read_text_table', 'read_yaml', 'read_json', 'check_keys']
+           'named', 'nearest_of', 'listed', 'read_text', 'read_text_table', 'read_yaml', 'read_json', 'checked']
 
 # %% ../../nbs/patients/files.ipynb #35a858d4
 import csv
 import difflib
+import functools
 import io
 import json
 import os
@@ -316,54 +317,84 @@ def _keys_once(pairs):
     return found
 
 # %% ../../nbs/patients/files.ipynb #c3a287a1
-def check_keys(
+def checked(
+    schema,  # a TypedDict, a dataclass or a pydantic model: the keys and their types
     content,  # what was read
-    # a type, [schema of each item], {key: schema} ("key?" may be absent, "*" is any
-    # key), or a tuple of schemas of which one must fit
-    schema,
-    where: str,  # the file, for the error
-):
-    """Raises ReproError that names file, key and the nearest known key unless the
-    content is as the schema says.
+    where: str,  # the file, and the row where it has some, for the error
+    strict: bool = True,  # a text is no number; False for the cells of a table
+):  # the content as the schema has it
+    """The content, if it is as the schema says; raises SchemaError that names file, key
+    and what is wrong with the first fault.
     """
-    if isinstance(schema, dict):
-        _check_mapping(content, schema, where)
-    elif isinstance(schema, list):
-        if not isinstance(content, list):
-            raise ReproError(f"{where}: a list is expected, not {short(content)}")
-        for number, item in enumerate(content):
-            check_keys(item, schema[0], f"{where}[{number}]")
-    else:
-        _check_kinds(content, schema if isinstance(schema, tuple) else (schema,), where)
+    from pydantic import ValidationError
+
+    try:
+        return _adapter(schema).validate_python(content, strict=strict)
+    except ValidationError as error:
+        faults = error.errors(include_url=False)
+    # a key that is not known says more than the one that it should have been
+    faults.sort(key=lambda one: one["type"] != "extra_forbidden")
+    place = _place(content, faults[0]["loc"])
+    alike = [one for one in faults if _place(content, one["loc"]) == place]
+    if faults[0]["type"] == "extra_forbidden":  # the words name the key
+        place = _place(content, faults[0]["loc"][:-1])
+    raise SchemaError(f"{where}{place}: {_fault_words(schema, alike)}") from None
 
 
-def _check_kinds(content, schemas, where):
-    "One of several kinds: types, or the schema of a list."
-    lists = [rule for rule in schemas if isinstance(rule, list)]
-    types = tuple(rule for rule in schemas if not isinstance(rule, list))
-    if lists and isinstance(content, list):
-        return check_keys(content, lists[0], where)
-    true_is_no_number = isinstance(content, bool) and not {bool, object} & {*types}
-    if not isinstance(content, types) or true_is_no_number:
-        names = " or ".join([kind.__name__ for kind in types] + ["list"] * len(lists))
-        raise ReproError(f"{where}: {short(content)} is not of type {names}")
+@functools.lru_cache(maxsize=64)
+def _adapter(schema):
+    "What checks, made once a schema."
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(schema)
 
 
-def _check_mapping(content, schema, where):
-    "The keys of one level."
-    if not isinstance(content, dict):
-        raise ReproError(
-            f"{where}: key: value pairs are expected, not {short(content)}"
-        )
-    known = {key.rstrip("?"): rule for key, rule in schema.items()}
-    for key, value in content.items():
-        if str(key) not in known and "*" not in known:
-            raise ReproError(
-                f"{where}: unknown key {short(key)}{nearest_of(key, known)}"
-            )
-        rule = known.get(str(key), known.get("*"))
-        check_keys(value, rule, f"{where}: {str(key)[:60]}")
-    needed = [key for key in schema if not key.endswith("?") and key != "*"]
-    missing = [key for key in needed if key not in content]
-    if missing:
-        raise ReproError(f"{where}: the key {missing[0]} is missing")
+def _place(content, path):
+    "Where a fault is, in words; what is not in the content is pydantic's own."
+    words = ""
+    for part in path:
+        if isinstance(content, dict) and part in content:
+            content, words = content[part], f"{words}: {str(part)[:60]}"
+        elif isinstance(content, list) and isinstance(part, int):
+            content, words = content[part], f"{words}[{part}]"
+    return words
+
+# %% ../../nbs/patients/files.ipynb #bb5954bf
+_KINDS_OF_FAULT = {
+    "dict_type": "key: value pairs are expected",
+    "model_type": "key: value pairs are expected",
+    "list_type": "a list is expected",
+}
+_TYPES_OF_FAULT = {
+    "string_type": "str",
+    "bool_type": "bool",
+    "int_type": "int",
+    "float_type": "float",
+    "none_required": "None",
+    "list_type": "list",
+}
+
+
+def _fault_words(schema, faults):
+    "The faults of one place in words."
+    first, given = faults[0], short(faults[0]["input"])
+    if first["type"] == "missing":
+        return f"the key {first['loc'][-1]} is missing"
+    if first["type"] == "extra_forbidden":
+        key = first["loc"][-1]
+        return f"unknown key {short(key)}{nearest_of(key, _known_keys(schema))}"
+    if first["type"] == "value_error":
+        return str(first["ctx"]["error"])
+    if len(faults) == 1 and first["type"] in _KINDS_OF_FAULT:
+        return f"{_KINDS_OF_FAULT[first['type']]}, not {given}"
+    if first["type"] in _TYPES_OF_FAULT:
+        names = [_TYPES_OF_FAULT.get(one["type"], one["type"]) for one in faults]
+        return f"{given} is not of type {' or '.join(dict.fromkeys(names))}"
+    return f"{given} was found; {first['msg'][0].lower()}{first['msg'][1:]}"
+
+
+def _known_keys(schema):
+    "Every key that a schema knows, at any depth."
+    described = _adapter(schema).json_schema()
+    levels = [described, *described.get("$defs", {}).values()]
+    return sorted({key for one in levels for key in one.get("properties", {})})

@@ -4,13 +4,12 @@
 
 # %% auto #0
 __all__ = ['PhantomSettings', 'phantom_settings', 'sequence_grid', 'scan', 'make_patient', 'generator_version', 'make_phantom',
-           'phantom_cache', 'phantom', 'truth_table', 'truth_bias', 'truth_transform', 'truth_displacement',
-           'attribute_scores', 'bayes_posterior', 'oracle_predictions', 'review_phantom']
+           'phantom', 'truth_table', 'truth_bias', 'truth_transform', 'truth_displacement', 'attribute_scores',
+           'bayes_posterior', 'review_phantom']
 
 # %% ../../nbs/patients/phantom.ipynb #d43cbbe0
 import importlib
 import inspect
-import os
 import shutil
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -50,14 +49,12 @@ from glioma_repro.patients.core import (
     SEQUENCES,
     TARGETS,
     Cohort,
-    Predictions,
     ReproError,
     atomic_path,
-    concat,
+    cache_folder,
     fingerprint,
     generator,
     map_patients,
-    predictions_of,
     read_cohort,
     sha256_of,
     write_json,
@@ -534,13 +531,6 @@ def _finish(folder, labels, done, problems, settings):
     return cohort
 
 # %% ../../nbs/patients/phantom.ipynb #950066fe
-def phantom_cache() -> Path:
-    "Where phantoms are kept: GLIOMA_CACHE, or ~/.cache/glioma_repro."
-    return Path(
-        os.environ.get("GLIOMA_CACHE") or Path.home() / ".cache" / "glioma_repro"
-    ).expanduser()
-
-
 def phantom(
     # phantom, or phantom:patients=60,effect=0,voxel_size=4,seed=3
     spec: str = "phantom",
@@ -552,7 +542,7 @@ def phantom(
     settings = phantom_settings(spec)
     atlas = sha256_of(settings.atlas) if settings.atlas else ""
     folder = (
-        phantom_cache()
+        cache_folder()
         / f"phantom-{fingerprint(asdict(settings), atlas, generator_version())}"
     )
     if (folder / "participants.tsv").exists():  # written last: the phantom is whole
@@ -599,7 +589,7 @@ def truth_bias(
         np.exp(spread_over(sitk.GetArrayFromImage(stored), FIELD_GRID, grid))
     )
 
-
+# %% ../../nbs/patients/phantom.ipynb #55785688
 def truth_transform(
     cohort: Cohort,  # a phantom
     participant_id: str,  # sub-X
@@ -697,130 +687,20 @@ def bayes_posterior(
     # so that equal odds are equal numbers
     return total.div(total.sum(axis=1), axis=0).round(12)
 
-# %% ../../nbs/patients/phantom.ipynb #9c36301a
-def oracle_predictions(
-    cohort: Cohort,  # a phantom
-    target: str,  # idh, codel_1p19q, mgmt or grade
-    # from cohort.patient_splits, so that everyone is judged on the same folds; drawn if
-    # None
-    splits=None,
-    folds: int = 5,  # if splits is None
-    repeats: int = 1,  # if splits is None
-    seed: int = 0,  # if splits is None
-    # which columns of attribute_scores it knows, such as ["age"]; all if None
-    attributes=None,
-    exact: bool = False,  # Bayes' rule instead of the logistic regression
-    **fields_,  # other columns of Predictions: study, model, protocol
-) -> Predictions:
-    """What a classifier on the true attributes reaches: the ceiling of every method on
-    this phantom.
-    """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    from glioma_repro.patients.cohort import patient_splits
-
-    scores, labels, classes = (
-        attribute_scores(truth_table(cohort)),
-        cohort.labels(target),
-        cohort.classes(target),
-    )
-    scores = scores if attributes is None else scores[list(attributes)]
-    known = (
-        dict(
-            study="phantom",
-            model="oracle, exact" if exact else "oracle",
-            cohort=cohort.name,
-            protocol="patients",
-            seed=seed,
-        )
-        | fields_
-    )
-    parts, posterior = (
-        [],
-        bayes_posterior(cohort, target)[list(classes)] if exact else None,
-    )
-    for split in splits or patient_splits(
-        cohort, [target], folds=folds, repeats=repeats, seed=seed
-    ):
-        test, train = (
-            list(split.test),
-            [one for one in split.train if pd.notna(labels[one])],
-        )
-        if exact:
-            probability = posterior.loc[test].to_numpy()
-        else:
-            if labels[train].nunique() < 2:
-                raise ReproError(
-                    f"cohort {cohort.name}: fold {split.fold} of {target} trains on "
-                    "one class only; use fewer folds, or make more patients"
-                )
-            model = make_pipeline(
-                StandardScaler(), LogisticRegression(C=0.3, max_iter=2000)
-            ).fit(scores.loc[train], labels[train].astype(str))
-            probability = (
-                pd.DataFrame(
-                    model.predict_proba(scores.loc[test]), columns=model.classes_
-                )
-                .reindex(columns=list(classes), fill_value=0.0)
-                .to_numpy()
-            )
-        probability = probability / probability.sum(axis=1, keepdims=True)
-        parts.append(
-            predictions_of(
-                probability,
-                classes,
-                pd.DataFrame(dict(participant_id=test)),
-                labels[test],
-                subset=split.subset,
-                fold=split.fold,
-                repeat=split.repeat,
-                target=target,
-                **known,
-            )
-        )
-    return concat(parts)
-
 # %% ../../nbs/patients/phantom.ipynb #c736e7af
 def review_phantom(
     spec: str = "phantom",  # phantom, or phantom:name=value,…
-    # a folder for truth.csv and predictions.csv (the oracle's); not written if None
-    out: str | Path | None = None,
-    folds: int = 3,  # of the oracle; targets with smaller classes are left out
-    seed: int = 0,  # of the folds
+    out: str | Path | None = None,  # a folder for truth.csv; not written if None
     jobs: int | None = None,  # processes
-) -> dict:  # cohort, truth (table), groups (mean attributes), predictions (or None)
-    "Makes a phantom (or finds it in the cache) and lets the oracle judge it."
-    from glioma_repro.patients.cohort import patient_splits, usable_targets
-
+) -> dict:  # cohort, truth (table), groups (mean attributes)
+    "Makes a phantom (or finds it in the cache) and shows what it is made of."
     cohort = phantom(spec, jobs=jobs)
-    truth, usable = truth_table(cohort), usable_targets(cohort, folds=folds)
-    targets = usable.loc[usable["usable"], "target"].tolist()
-    splits = patient_splits(cohort, targets, folds=folds, seed=seed) if targets else []
-    parts = [
-        oracle_predictions(cohort, one, splits, seed=seed, exact=exact)
-        for one in targets
-        for exact in (False, True)
-    ]
-    groups = truth.groupby("group")[
-        [
-            "age",
-            "radius",
-            "enhancement",
-            "necrosis",
-            "oedema",
-            "margin",
-            "mismatch",
-            "tumor_ml",
-        ]
-    ].mean()
+    truth = truth_table(cohort)
+    shown = ["age", "radius", "enhancement", "necrosis", "oedema", "margin"]
+    groups = truth.groupby("group")[[*shown, "mismatch", "tumor_ml"]].mean()
     groups.insert(0, "patients", truth["group"].value_counts())
-    predictions = concat(parts) if parts else None
     if out is not None:
         write_text(
             Path(out) / "truth.csv", truth.to_csv(index=False, lineterminator="\n")
         )
-        if predictions is not None:
-            predictions.write(Path(out) / "predictions.csv")
-    return dict(cohort=cohort, truth=truth, groups=groups, predictions=predictions)
+    return dict(cohort=cohort, truth=truth, groups=groups)

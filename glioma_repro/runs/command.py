@@ -49,8 +49,8 @@ def _parser():
     one = commands.add_parser(
         "fetch", help="download a cohort, with checksum and resume"
     )
-    one.add_argument("name")
-    one.add_argument("--out", default="downloads")
+    one.add_argument("name", help="of a cohort; or imagenet: networks' weights")
+    one.add_argument("--out", help="for OUT/NAME; downloads, imagenet: the cache")
     one = commands.add_parser(
         "curate", help="turn a public download into a BIDS data set"
     )
@@ -71,7 +71,7 @@ def _parser():
     _later_parsers(commands)
     return parser, run
 
-
+# %% ../../nbs/runs/command.ipynb #bead911d
 def _later_parsers(commands):
     "The grammar of `report`, `models` and `predict`."
     one = commands.add_parser("report", help="write a page that lists all runs")
@@ -103,7 +103,7 @@ def _later_parsers(commands):
     one.add_argument("--out", default="predictions")
     one.add_argument("--jobs", type=int, help="patients at a time")
 
-
+# %% ../../nbs/runs/command.ipynb #6f2be11c
 def _run_parser(commands, plain):
     "The grammar of `run`."
     run = commands.add_parser(
@@ -321,8 +321,13 @@ def _stoppable():
 def _curation_command(args):
     from glioma_repro.patients import curation, download
 
+    if args.command == "fetch" and args.name == "imagenet":
+        from glioma_repro.networks.pretrained import fetch_imagenet
+
+        print(fetch_imagenet(Path(args.out) / args.name if args.out else None))
+        return 0
     if args.command == "fetch":
-        print(download.fetch(args.name, args.out))
+        print(download.fetch(args.name, args.out or "downloads"))
         return 0
     made = curation.curate(
         args.name, args.source, args.out, jobs=args.jobs, overwrite=args.overwrite
@@ -439,6 +444,66 @@ def _quietly(args, run_parser):
     except KeyboardInterrupt:
         return _say(130, "interrupted; start it again and it goes on")
 
+# %% ../../nbs/runs/command.ipynb #b0e5fb8c
+def _studies(prefix="", **_):
+    "Every study and step that can be run."
+    from glioma_repro.runs.execution import runnable
+
+    return [one for one in runnable() if one.startswith(prefix)]
+
+
+def _cohorts(prefix="", **_):
+    "The known cohorts, and folders."
+    from argcomplete.completers import DirectoriesCompleter
+
+    from glioma_repro.patients.cohort import manifests
+
+    known = ["phantom", *manifests()]
+    return [one for one in known if one.startswith(prefix)] + list(
+        DirectoriesCompleter()(prefix)
+    )
+
+
+def _parameters(prefix="", parsed_args=None, **_):
+    "The parameters of the study that stands on the line, and their choices."
+    from glioma_repro.runs.execution import (
+        describe_parameters,
+        find_notebook,
+        read_notebook,
+    )
+
+    name = getattr(parsed_args, "name", None)
+    if not name:
+        return []
+    known = describe_parameters(read_notebook(find_notebook(name)), name)
+    words = [one for one in known if one not in ("cohort", "external", "out")]
+    choices = [word for one in known.values() for word in one.choices]
+    return [one for one in words + choices if one.startswith(prefix)]
+
+# %% ../../nbs/runs/command.ipynb #0af7889a
+# command, argument: what Tab offers there; files elsewhere
+_OFFERED = {
+    ("run", "name"): _studies,
+    ("run", "cohort"): _cohorts,
+    ("run", "parameters"): _parameters,
+    ("predict", "cohort"): _cohorts,
+    ("fetch", "name"): _cohorts,
+    ("curate", "name"): _cohorts,
+}
+
+
+def _complete(parser):
+    "Answers the shell that asks what could stand at the cursor, and ends."
+    import argcomplete
+
+    commands = next(one for one in parser._actions if one.dest == "command").choices
+    for command, sub in commands.items():
+        for action in sub._actions:
+            offered = _OFFERED.get((command, action.dest))
+            if offered is not None:
+                action.completer = offered
+    argcomplete.autocomplete(parser)
+
 # %% ../../nbs/runs/command.ipynb #b23664bb
 def _say(status, text):
     "The one line on stderr; a name of thousands of letters is cut."
@@ -456,6 +521,8 @@ def main(
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that knows ASCII alone
     parser, run_parser = _parser()
+    if "_ARGCOMPLETE" in os.environ:  # the shell asks, and nobody waits for an answer
+        _complete(parser)
     args = parser.parse_args(arguments)
     with _stoppable():
         return _quietly(args, run_parser)

@@ -32,6 +32,7 @@ from glioma_repro.patients.core import (
     cores,
     fingerprint,
     mark_folder,
+    processes,
     sha256_of,
     unsealed,
     write_json,
@@ -688,6 +689,9 @@ def _absolute(text):
     )
 
 # %% ../../nbs/runs/execution.ipynb #ed13fb99
+_FOLDERS = ("GLIOMA_CACHE", "GLIOMA_COHORTS", "GLIOMA_DATA", "GLIOMA_WEIGHTS")
+
+
 def _execute(notebook, parameters, work):
     "Papermill in the run's folder; progress bars go to the terminal."
     import psutil
@@ -697,7 +701,10 @@ def _execute(notebook, parameters, work):
     # the kernel inherits: plain bars; it ends with us
     os.environ |= {"GLIOMA_RUN": "1", "GLIOMA_PARENT": str(os.getpid())}
     if Path("cohorts").is_dir():
-        os.environ.setdefault("GLIOMA_COHORTS", str(Path("cohorts").resolve()))
+        os.environ.setdefault("GLIOMA_COHORTS", "cohorts")
+    # the kernel works in another folder
+    for name in (one for one in _FOLDERS if os.environ.get(one)):
+        os.environ[name] = str(Path(os.environ[name]).expanduser().resolve())
     running, here = _InThread(_papermill, view, result, parameters, work), Path.cwd()
     others = set(psutil.Process().children(recursive=True))
     try:
@@ -853,7 +860,7 @@ def run_grid(
         if "jobs" in parameters_of(read_notebook(find_notebook(name)))
         else {}
     )
-    answers = joblib.Parallel(n_jobs=jobs)(
+    answers = processes(jobs)(
         joblib.delayed(_try_run)(name, cohort, out, share | chosen)
         for cohort, chosen in grid
     )

@@ -18,7 +18,14 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from ..patients.core import TARGET_NAMES, ReproError, sha256_of, write_text
+from glioma_repro.patients.core import (
+    TARGET_NAMES,
+    TARGETS,
+    ReproError,
+    class_name,
+    sha256_of,
+    write_text,
+)
 from ..patients.files import read_json
 
 # %% ../../nbs/runs/report.ipynb #499469dd
@@ -202,6 +209,8 @@ nav ol { padding-left: 1.8rem; margin: .3rem 0; } nav { font-size: .9rem; }
 @media (min-width: 75rem) { body.sections { max-width: 84rem; padding-left: 17rem; }
   nav { position: fixed; top: 1rem; width: 14.5rem; max-height: 95vh;
   left: max(1rem, calc(50vw - 42rem + 1rem)); overflow-y: auto; } }
+@media screen and (max-width: 40rem) { figure { overflow-x: auto; }
+  figure img { max-width: none; min-width: 36rem; } }
 @media print { :root { color-scheme: light; } nav, .csv { display: none; }
   body.sections { max-width: none; padding: 0; } figure, tr { break-inside: avoid; }
   .wide, .output_html { overflow: visible; }
@@ -228,6 +237,10 @@ function sort(head, column) {
   rows.sort((a, b) => (up ? 1 : -1) * order(a[0], b[0]));
   rows.forEach(one => body.append(one[1]));
 }
+// what scrolls by itself is reached by the keyboard
+document.querySelectorAll("figure").forEach(one => {
+  if (one.scrollWidth > one.clientWidth) one.tabIndex = 0;
+});
 document.querySelectorAll("table.sorts thead tr").forEach(row => {
   [...row.cells].forEach((head, column) => {
     const button = document.createElement("button");
@@ -250,7 +263,7 @@ def table_html(
 ) -> str:
     "A table that sorts and scrolls by itself, with a link to its numbers as a CSV."
     shown = frame.loc[:, [_says_something(frame[one]) for one in frame]]
-    shown = shown.astype(object).map(in_words)
+    shown = _for_readers(shown).astype(object).map(in_words)
     body = shown.to_html(index=False, escape=True, border=0, classes="sorts")
     body = body.replace("<th>", "<th scope='col'>")
     plain = frame.to_csv(index=False, lineterminator="\n").encode("utf-8")
@@ -260,6 +273,19 @@ def table_html(
         f'href="data:text/csv;base64,{base64.b64encode(plain).decode()}">CSV</a>'
     )
     return f'<div class="wide" role="region" aria-label="{said}">{body}</div>{link}'
+
+
+def _for_readers(frame):
+    "Targets and classes in words, and headings without underscores."
+    found = frame.astype(object).copy()
+    if "target" in found:
+        for name in ("class", "label", "positive"):
+            if name in found:
+                known = found[name].notna() & found["target"].isin(TARGETS)
+                words = zip(found.loc[known, "target"], found.loc[known, name])
+                found.loc[known, name] = [class_name(*pair) for pair in words]
+        found["target"] = found["target"].replace(TARGET_NAMES)
+    return found.rename(columns=lambda name: str(name).replace("_", " "))
 
 
 def _says_something(column):
@@ -446,6 +472,8 @@ def answer_first(
             rest.append(cell)
     for head in (LEFT_OUT, PROVENANCE):
         if moved[head]:
+            # the notebook's own heading would stand in the contents a second time
+            rest = [one for one in rest if one.source.strip() != f"## {head}"]
             rest.append(nbformat.v4.new_markdown_cell(f"## {head}"))
             rest.append(nbformat.v4.new_code_cell(outputs=moved[head]))
     answers = nbformat.v4.new_code_cell(

@@ -725,7 +725,7 @@ def finish(
     self._open.close()
     return results
 
-
+# %% ../../nbs/runs/study.ipynb #a4112bb6
 @patch
 def _show_excluded(self: Study):
     "Who had a problem, or the word that nobody had."

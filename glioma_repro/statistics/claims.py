@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CLAIMS', 'VERDICTS', 'SAME_SCORES', 'AKKUS2017', 'CHANG2018', 'CHOI2021', 'LIU2022', 'VANDERVOORT2022',
-           'CONTRADICTIONS', 'Claim', 'checked', 'published_studies', 'read_claims', 'Margin', 'read_margins',
+           'CONTRADICTIONS', 'Claim', 'published_studies', 'read_claims', 'Margin', 'read_margins',
            'compare_to_published', 'monte_carlo_error', 'forest_table', 'verdict_counts', 'contradictions',
            'ScoreColumns', 'Included', 'ScoreFile', 'score_descriptions', 'read_description', 'read_scores',
            'find_scores', 'open_scores', 'synthetic_scores', 'scores_for', 'merge_classes', 'recomputed',
@@ -20,7 +20,7 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from glioma_repro.patients.core import (
     TARGETS,
@@ -37,7 +37,7 @@ from glioma_repro.patients.core import (
     real_data,
     sha256_of,
 )
-from ..patients.files import read_text_table, read_yaml
+from ..patients.files import checked, read_text_table, read_yaml
 from glioma_repro.statistics.measures import (
     auroc,
     bootstrap_interval,
@@ -80,24 +80,6 @@ class Claim(BaseModel):
 
 CLAIMS = tuple(Claim.model_fields)
 
-# %% ../../nbs/statistics/claims.ipynb #e61a3d78
-def checked(
-    model: type[BaseModel],  # the pydantic model that the content must fulfil
-    content,  # what was read
-    where: str,  # the file, and the row where it has some
-) -> BaseModel:
-    "The content as the model; raises SchemaError with the place and the first fault."
-    try:
-        return model.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "missing":
-        raise SchemaError(f"{where}: the entry {place} is missing")
-    if first["type"] == "value_error":
-        raise SchemaError(f"{where}: {first['ctx']['error']}")
-    raise SchemaError(f"{where}: {place} is {first['input']!r}; {first['msg']}")
-
 # %% ../../nbs/statistics/claims.ipynb #f40190e0
 def published_studies() -> list[str]:
     "The studies whose claims are on record."
@@ -115,7 +97,7 @@ def _claims_of(path):
             f"{', '.join(CLAIMS)} are expected"
         )
     for number, row in enumerate(table.to_dict("records"), start=2):
-        claim = checked(Claim, row, f"{path.name}, line {number}")
+        claim = checked(Claim, row, f"{path.name}, line {number}", strict=False)
         if (claim.bounds == "") != (claim.low is None and claim.high is None):
             raise SchemaError(
                 f"{path.name}, line {number}: low and high go with bounds"
@@ -643,7 +625,8 @@ AKKUS2017 = {
 # %% ../../nbs/statistics/claims.ipynb #bb04e11f
 def _clinical_months(v, clinical):
     "Mean overall survival of the public table, in years."
-    return clinical["Overall Survival (Months)"].dropna().mean() / 12
+    months = pd.to_numeric(clinical["Overall Survival (Months)"], errors="coerce")
+    return months.mean() / 12
 
 
 def _panels_in_common(figure):
@@ -680,7 +663,7 @@ CHANG2018 = {
     "figure2_panels": _panels_in_common("figure2"),
 }
 
-
+# %% ../../nbs/statistics/claims.ipynb #7aeb498e
 def _wildtype_share(v):
     """Accuracy on the internal test set of answering wildtype always, from the whole
     set that it was matched to."""
@@ -784,6 +767,8 @@ LIU2022 = {
     "baseline_positives": lambda v: _fewest(
         v["table4.mobilenetv2.recall"], v["table4.inceptionresnetv2.recall"]
     ),
+    # true positives over the row that Table 2 calls true and false positives
+    "table2_cells": lambda v: v["table3.present.recall"],
     "pool_stride": lambda v: v["design.pool_input"] - 2 + 1,
     "last_pool": lambda v: v["design.last_pool_input"] // v["design.last_pool_text"],
     "label": lambda v: (
@@ -1401,9 +1386,7 @@ def claims_report(
         if real is None
         else real / "clinical" / "lgggbm_tcga_pub_clinical_data.tsv"
     )
-    clinical = (
-        pd.read_csv(table, sep="\t") if table is not None and table.exists() else None
-    )
+    clinical = read_text_table(table) if table is not None and table.exists() else None
     found = pd.concat(
         [contradictions(one, predictions, clinical) for one in studies],
         ignore_index=True,

@@ -26,6 +26,7 @@ from glioma_repro.patients.core import (
     generator,
 )
 from glioma_repro.statistics.measures import (
+    bootstrap_interval,
     called,
     classes_of,
     evaluate,
@@ -503,7 +504,7 @@ def proportional_hazards(
         {"chi_square": chi_square, "degrees": degrees, "p": p}, index=names
     )
 
-
+# %% ../../nbs/statistics/clinical.ipynb #9d19083c
 def cox(
     # participant_id, survival_days, death and the covariates
     participants: pd.DataFrame,
@@ -621,7 +622,7 @@ def cox_checks(
     columns = ["measure", "value", "low", "high", "p", "patients", "deaths", "reason"]
     return pd.DataFrame([base | row for row in rows], columns=columns)
 
-
+# %% ../../nbs/statistics/clinical.ipynb #c63734b4
 def _apart(fit, table):
     """The C-index of a fit on some patients; NaN where no two of them can be put in
     order.
@@ -636,34 +637,34 @@ def _apart(fit, table):
         return np.nan
 
 
+def _optimism(model, tables):
+    "How much better each refitted model does on its own draw than on all patients."
+    found = []
+    for table in tables:
+        again = _fitted(table, model.left_out)
+        if again.fit is not None:
+            found.append(_apart(again.fit, table) - _apart(again.fit, model.design))
+    return found
+
+
 def _concordance(model, iterations, refits, seed):
     "C-index less its optimism, low, high, and how it was made."
-    design, draw, drawn, optimism = model.design, generator(seed, "C-index"), [], []
-    for number in range(max(iterations, refits)):
-        table = design.iloc[draw.integers(0, len(design), len(design))].reset_index(
-            drop=True
-        )
-        drawn.append(_apart(model.fit, table))
-        again = _fitted(table, model.left_out) if number < refits else model
-        if number < refits and again.fit is not None:
-            optimism.append(_apart(again.fit, table) - _apart(again.fit, design))
-    whole, flattery = (
-        _apart(model.fit, design),
-        np.nanmean(optimism) if optimism else np.nan,
-    )
-    if np.isfinite(drawn).sum() < max(iterations / 2, 2) or len(optimism) < refits / 2:
-        return {
-            "value": whole,
-            "reason": "as fitted, with its optimism: too few bootstrap draws had a fit",
-        }
-    low, high = np.nanquantile(drawn, [0.025, 0.975]) - flattery
-    note = f"optimism of {flattery:.3f} taken off; percentile bootstrap ({iterations} draws, {refits} fits)"
-    return {
-        "value": whole - flattery,
-        "low": max(low, 0.0),
-        "high": min(high, 1.0),
-        "reason": note,
-    }
+    design, whole = model.design, _apart(model.fit, model.design)
+    counts = patient_weights(np.arange(len(design)), max(iterations, refits), seed)
+    tables = [
+        design.iloc[np.repeat(np.arange(len(design)), row)].reset_index(drop=True)
+        for row in counts.astype(int)
+    ]
+    drawn = np.array([_apart(model.fit, table) for table in tables])
+    optimism = _optimism(model, tables[:refits])
+    if len(optimism) < refits / 2:
+        why = "as fitted, with its optimism: too few bootstrap draws had a fit"
+        return {"value": whole, "reason": why}
+    flattery = np.nanmean(optimism)
+    value = whole - flattery
+    low, high, how = bootstrap_interval(value, drawn - flattery, bounds=(0, 1))
+    note = f"optimism of {flattery:.3f} taken off ({refits} fits); {how}"
+    return {"value": value, "low": low, "high": high, "reason": note}
 
 # %% ../../nbs/statistics/clinical.ipynb #1f849eb6
 def curve_end(

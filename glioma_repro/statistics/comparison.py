@@ -25,6 +25,7 @@ from glioma_repro.patients.core import (
     SchemaError,
     generator,
     identity,
+    processes,
     read_predictions,
     write_text,
 )
@@ -482,7 +483,7 @@ def compare(
         )
     )
 
-
+# %% ../../nbs/statistics/comparison.ipynb #872ee7ec
 def corrected(
     table: pd.DataFrame,  # of compare
 ) -> pd.DataFrame:  # the same with p_holm and p_bh
@@ -724,7 +725,7 @@ def permutation_test(
         for number in range(permutations)
     ]
     calls = (joblib.delayed(_statistics)(retrain, one) for one in [labels, *dealt])
-    answers = joblib.Parallel(n_jobs=jobs, return_as="generator")(calls)
+    answers = processes(jobs, return_as="generator")(calls)
     found = pd.DataFrame(
         list(
             tqdm(

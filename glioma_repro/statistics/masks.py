@@ -244,7 +244,7 @@ def evaluate_measurements(
         ],
     )
 
-
+# %% ../../nbs/statistics/masks.ipynb #fee0c77b
 def _mean_interval(values, unit):
     "Student's t of a mean, inside what such values can be; NaN where all are alike."
     if np.ptp(values) < 1e-12:

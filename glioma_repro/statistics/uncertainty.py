@@ -76,7 +76,7 @@ def known_shares(
         .astype(float)
     )
 
-
+# %% ../../nbs/statistics/uncertainty.ipynb #84e27d9f
 def development_groups(
     table: pd.DataFrame,  # predictions of any number of models and targets
 ):  # yields rows: one cohort's cross-validation, and the external patients whom its models scored
@@ -354,7 +354,7 @@ def _distances(codes, scores):
         "ici": float(np.abs(smooth_calibration(positive, score) - score).mean()),
     }
 
-
+# %% ../../nbs/statistics/uncertainty.ipynb #5ac0c8ad
 def _drawn_distances(one, iterations, seed):
     """The same in bootstrap draws of patients, and for labels drawn from the scores
     (perfect ones): two tables.
@@ -452,7 +452,7 @@ def calibration_table(
         | {"n": "Int64", "n_positive": "Int64"}
     )
 
-
+# %% ../../nbs/statistics/uncertainty.ipynb #9a3f5c82
 def _distance_rows(one, iterations, seed):
     "Rows of the bootstrapped measures."
     value, (drawn, perfect), rows = (

@@ -1,0 +1,155 @@
+"""liu2022's training against Keras' own `fit`, as a ratio in one run, and the time of
+the study's core on the 253 pictures.
+
+    python benchmarks/liu2022.py [--pictures 64] [--rounds 3] [--size 256] [--threads 2]
+    python benchmarks/liu2022.py --core COHORT [--size 128]
+
+The first trains the 14-layer network for one epoch on random pictures with augmentation
+(flip, turn, shift, scale, brightness): by our loop and twin, and by Keras' `fit` with
+its own preprocessing layers. Each round runs both, one after the other, so that what
+else the machine does falls on both; the median of the ratios counts. `--clock cpu`
+counts the seconds that the processor worked, for a machine that is busy.
+The second is the study's core: 14-layer network, EfficientNet-Lite0 frozen and
+fine-tuned, shortcut; three folds by person (COHORT: the folder of the curated set).
+"""
+
+import argparse
+import os
+import time
+
+os.environ.setdefault("KERAS_BACKEND", "torch")
+
+import keras
+import numpy as np
+import pandas as pd
+import torch
+
+from glioma_repro.images.pictures import review_pictures
+from glioma_repro.methods.fourteen_layer_cnn import (
+    PICTURE_AUGMENTATION,
+    FourteenLayerCNN,
+    picture_training,
+)
+from glioma_repro.methods.method import run_folds
+from glioma_repro.methods.picture_study import held_out
+from glioma_repro.methods.shortcut import Shortcut
+from glioma_repro.methods.transfer import fine_tuned, with_weights
+from glioma_repro.networks.networks import fourteen_layer_network
+from glioma_repro.networks.training import fit
+from glioma_repro.patients.cohort import patient_splits
+from glioma_repro.patients.core import Samples, cores, read_cohort
+
+BATCH, HEADS = 32, {"tumor": 2}
+CLASSES = {"tumor": ("absent", "present")}
+
+
+def made_pictures(number: int, size: int) -> Samples:
+    """Random pictures; the arithmetic does not depend on what is seen."""
+    random = np.random.default_rng(0)
+    inputs = random.random((number, 3, size, size), dtype=np.float32)
+    words = np.array(CLASSES["tumor"])[np.arange(number) % 2]
+    table = pd.DataFrame({"participant_id": [f"sub-{n}" for n in range(number)]})
+    targets = pd.DataFrame({"tumor": words}, dtype="string")
+    return Samples(inputs, table.assign(slice=0), targets, ("1", "2", "3"))
+
+
+def ours(samples: Samples, threads: int, precision: str):
+    """One epoch of our loop."""
+    size = samples.inputs.shape[-1]
+    network = fourteen_layer_network((3, size, size), HEADS)
+    training = picture_training(1, batch=BATCH, threads=threads, precision=precision)
+    return lambda: fit(
+        network, samples, CLASSES, training, PICTURE_AUGMENTATION, progress=""
+    )
+
+
+def theirs(samples: Samples):
+    """One epoch of Keras' `fit`, its preprocessing layers in front of the network."""
+    size = samples.inputs.shape[-1]
+    first = dict(data_format="channels_first")
+    turn = PICTURE_AUGMENTATION.rotation / 360
+    layers = [
+        keras.layers.RandomFlip("horizontal", **first),
+        keras.layers.RandomRotation(turn, **first),
+        keras.layers.RandomTranslation(0.1, 0.1, **first),
+        keras.layers.RandomZoom(0.1, **first),
+        keras.layers.RandomBrightness(0.1, value_range=(0, 1), **first),
+    ]
+    given = x = keras.Input((3, size, size))
+    for layer in layers:
+        x = layer(x)
+    inner = fourteen_layer_network((3, size, size), HEADS)
+    model = keras.Model(given, inner(x)["tumor"])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer=keras.optimizers.Adam(1e-3), loss=loss)
+    codes = (samples.targets["tumor"] == "present").to_numpy(int)
+    return lambda: model.fit(samples.inputs, codes, batch_size=BATCH, verbose=0)
+
+
+def ratio(arguments) -> float:
+    """Pictures a second of ours over theirs, median over the rounds."""
+    clock = time.process_time if arguments.clock == "cpu" else time.perf_counter
+    samples = made_pictures(arguments.pictures, arguments.size)
+    contenders = {
+        "ours": ours(samples, arguments.threads, "float32"),
+        "ours, bf16": ours(samples, arguments.threads, "bf16"),
+        "Keras fit": theirs(samples),
+    }
+    torch.set_num_threads(arguments.threads)
+    rates = {name: [] for name in contenders}
+    for number in range(arguments.rounds + 1):
+        for name, run in contenders.items():
+            begun = clock()
+            run()
+            if number:  # the first one warms up
+                rates[name].append(len(samples) / (clock() - begun))
+    table = pd.DataFrame(rates)
+    print(table.median().rename("pictures a second").round(1).to_string())
+    for name in ("ours", "ours, bf16"):
+        found = float((table[name] / table["Keras fit"]).median())
+        print(f"{name}: {found:.2f} times Keras' fit (wanted: 2)")
+    return float((table["ours"] / table["Keras fit"]).median())
+
+
+def core(arguments):
+    """Seconds of the study's core on the cohort's pictures, at the study's defaults."""
+    begun = time.perf_counter()
+    cohort, counts = review_pictures(read_cohort(arguments.core))
+    print(counts.to_string(index=False))
+    size = arguments.size
+    asked = [
+        fine_tuned("EfficientNet-Lite0", tune, epochs=6, size=size)
+        for tune in ("frozen", "top block", "all layers")
+    ]
+    rivals, left = with_weights(asked)
+    network = FourteenLayerCNN(size=size, training=picture_training(15))
+    drawn = patient_splits(cohort, ["tumor"], 3, seed=0)
+    run = run_folds(
+        [network, *rivals, Shortcut()],
+        cohort,
+        {"by person": held_out(drawn, cohort, "tumor")},
+        ["tumor"],
+        study="benchmark",
+        jobs=arguments.threads,
+    )
+    print(left.to_string(index=False) if len(left) else "")
+    print(run.costs.groupby("model")["seconds"].sum().round(0).to_string())
+    minutes = (time.perf_counter() - begun) / 60
+    print(f"{minutes:.1f} minutes on {cores()} cores (wanted: under 20)")
+
+
+def main():
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pictures", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
+    parser.add_argument("--core", help="the folder of the curated pictures")
+    arguments = parser.parse_args()
+    core(arguments) if arguments.core else ratio(arguments)
+
+
+if __name__ == "__main__":
+    main()
