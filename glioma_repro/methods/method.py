@@ -105,8 +105,8 @@ class Scores:
     values: dict[str, np.ndarray]  # target: (N, K)
     classes: dict[str, tuple[str, ...]]  # target: the K classes
     samples: pd.DataFrame  # N rows: participant_id, and slice where there is one
-    # one a sample, on the patient's own grid, of a method that draws
-    masks: np.ndarray | list | None = None
+    # of a method that draws: participant_id: (D, H, W) uint8 on the patient's own grid
+    masks: dict | None = None
 
     def predictions(
         self,
@@ -155,7 +155,8 @@ class Method:
     # the recipe by which images must be prepared; any if None
     recipe: str | None = field(default=None, kw_only=True)
     binary = False  # of a kind of method: whether it can tell two classes only
-    draws = False  # of a kind of method: whether it gives masks, and needs no target
+    draws = False  # of a kind of method: whether masks are all that it gives
+    outlined = True  # whether it needs the tumour's mask to look at a picture
 
     def pinned(
         self,
@@ -208,7 +209,7 @@ class Method:
         self,
         model: "Model",  # of this method
         samples: Samples,  # with the model's channels or features
-    ) -> tuple:  # scores; a row each score: participant_id, slice; masks or None
+    ) -> tuple:  # of `scores`; a row a score: participant_id, slice; as Scores.masks
         "Scores, whose they are, and the masks of a method that draws."
         return self.scores(model, samples), samples.table, None
 
