@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STEPS', 'LAPTOP', 'five_slices', 'HybridNetwork', 'HybridCNN', 'segmenter_samples', 'fit_segmenter', 'tumour_chances',
-           'drawn_by', 'pictures_of', 'numbers_of', 'forest_of', 'segmenter_in', 'masks_by', 'hybrid_of']
+           'drawn_by', 'pictures_of', 'numbers_of', 'group_of', 'forest_of', 'segmenter_in', 'masks_by', 'hybrid_of']
 
 # %% ../../nbs/methods/hybrid_cnn.ipynb #d6e0ec82
 from dataclasses import dataclass, replace
@@ -138,6 +138,7 @@ class HybridCNN(Method):
     uses: str = "both"  # both, images or numbers
     masks: str = "predicted"  # predicted, out of fold or drawn
     numbers: str = "selected"  # selected, published or all
+    groups: tuple[str, ...] = ("shape", "location", "age")  # ablation: fewer
     activation: str = "linear"  # of the head; or relu
     frozen: tuple[str, ...] = ("stem", "stage1", "stage2", "stage3")  # after warm-up
     second: str = "T2w"  # the second channel; FLAIR where a cohort has no T2w
@@ -152,6 +153,11 @@ class HybridCNN(Method):
     binary = True
 
     def __post_init__(self):
+        groups = ("shape", "location", "age")
+        if not set(self.groups) <= set(groups):
+            raise ReproError(
+                f"{self.name}: groups={self.groups!r}; known are {', '.join(groups)}"
+            )
         words = dict(
             uses=("both", "images", "numbers"),
             masks=("predicted", "out of fold", "drawn"),
@@ -527,14 +533,23 @@ def _rows_by_patient(samples, pictures):
     return [place[one] for one in pictures.table["participant_id"]]
 
 
+def group_of(
+    number: str,  # shape_Sphericity, location_frontal, age, …
+) -> str:
+    "Whether a number is of the shape, the location or the age."
+    start = number.split("_")[0]
+    return start if start in ("location", "age") else "shape"
+
+
 def _kept(method, chosen, values):
     "The names of the numbers that the network takes."
     known = [name for name in values if values[name].notna().any()]
+    known = [name for name in known if group_of(name) in method.groups]
     if method.numbers == "published":
         return [name for name in PUBLISHED if name in known]
     if method.numbers == "all":
         return known
-    return chosen.loc[chosen["kept"], "number"].tolist()
+    return [name for name in chosen.loc[chosen["kept"], "number"] if name in known]
 
 # %% ../../nbs/methods/hybrid_cnn.ipynb #8f8f6d2c
 def _warmed_up(method, pictures, classes, training, folder):
