@@ -33,7 +33,6 @@ from glioma_repro.methods.method import (
     fingerprint_of,
 )
 from glioma_repro.methods.segmentation_unet import (
-    Deformation,
     SegmentationUNet,
     chances,
     framed_patient,
