@@ -1,7 +1,8 @@
-"""choi2021: what its two models promise on bad input, and that neither learns from whom
-it scores.
+"""choi2021: what its two models promise on bad input, that neither learns from whom it
+scores, and the study as a user runs it.
 """
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -11,13 +12,17 @@ import SimpleITK as sitk
 
 from glioma_repro.features.location import structures_on
 from glioma_repro.methods.catalogue import METHODS
+from glioma_repro.methods.drawing import (
+    empty_masks,
+    masks_out_of_fold,
+    measure_drawn,
+    with_masks,
+)
 from glioma_repro.methods.hybrid_cnn import HybridCNN, numbers_of, pictures_of
-from glioma_repro.methods.method import Age, run_folds
+from glioma_repro.methods.method import Age, read_model, run_folds
 from glioma_repro.methods.segmentation_unet import (
     Deformation,
     SegmentationUNet,
-    draw_cohort,
-    fold_models,
     framed_patient,
 )
 from glioma_repro.networks.training import Training
@@ -26,8 +31,10 @@ from glioma_repro.patients.core import (
     Cohort,
     PatientError,
     ReproError,
+    read_predictions,
     write_volume,
 )
+from glioma_repro.runs.execution import run as run_study
 
 ADAM = dict(optimizer="adam", balance="none")
 SEGMENTER = SegmentationUNet(
@@ -139,12 +146,13 @@ def test_an_empty_mask_is_listed_and_counts_as_dice_0(tmp_path):
     never = replace(SEGMENTER, threshold=1.0)
     splits = [Split(0, 0, "test", tuple(cohort.ids[:3]), tuple(cohort.ids[3:]))]
     run = run_folds([never], cohort, splits, (), folder=tmp_path / "f", jobs=1)
-    models = fold_models(run, never, splits)
-    assert list(models) == ["sub-03"] and not len(run.predictions)
-    drawn, measured, problems = draw_cohort(cohort, models, "unet", jobs=1)
-    assert "the predicted mask is empty" in problems["problem"].iloc[0]
-    table = measured.table.set_index("quantity")["value"]
-    assert table["dice"] == 0 and drawn.mask_method == "unet"
+    masks = masks_out_of_fold(run, never, splits)
+    assert list(masks) == ["sub-03"] and not len(run.predictions)
+    assert "the predicted mask is empty" in empty_masks(masks)["problem"].iloc[0]
+    table = measure_drawn(cohort, masks, study="s", method="m").table
+    assert table.set_index("quantity")["value"]["dice"] == 0
+    drawn = with_masks(cohort, masks, "unet")
+    assert drawn.mask_method == "unet"
     with pytest.raises(PatientError, match="sub-03"):
         drawn.mask("sub-03")
 
@@ -153,10 +161,26 @@ def test_masks_are_written_on_the_patients_own_grid(tmp_path):
     cohort = written(tmp_path)
     always = replace(SEGMENTER, threshold=0.0)
     samples, _ = always.samples(cohort, jobs=1)
-    always.fit(samples).save(tmp_path / "model")
-    drawn, _, _ = draw_cohort(cohort, {"sub-00": tmp_path / "model"}, "unet", jobs=1)
+    folder = always.fit(samples).save(tmp_path / "model")
+    model = read_model(folder, [SegmentationUNet])
+    drawn = with_masks(cohort, model.predict(samples.take([0])).masks, "unet")
     mask = drawn.mask("sub-00", like=cohort.image("sub-00", "FLAIR"))
     assert sitk.GetArrayViewFromImage(mask).any()
+
+
+def test_masks_come_out_as_they_went_in(tmp_path):
+    """A hybrid and its segmenter give one mask, on the grid of the images."""
+    cohort = written(tmp_path, patients=6)
+    learner = replace(
+        HYBRID, masks="predicted", segmenter=replace(SEGMENTER, threshold=0.1)
+    )
+    samples, _ = learner.samples(cohort, ("idh",), jobs=1)
+    masks = learner.fit(samples).predict(samples).masks
+    own, _ = learner.segmenter.samples(cohort, jobs=1)
+    alone = learner.segmenter.fit(own).predict(own).masks
+    assert set(masks) == set(alone) == set(cohort.ids)
+    assert all(np.array_equal(masks[one], alone[one]) for one in masks)
+    assert masks["sub-00"].shape == (20, 24, 24)
 
 
 def test_a_patient_with_an_empty_mask_is_not_scored(tmp_path):
@@ -233,3 +257,80 @@ def test_the_catalogue_has_the_paper_and_its_rivals():
     assert paper.uses == "both" and METHODS["choi2021 images"].uses == "images"
     assert METHODS["choi2021 numbers"].source == paper.source
     assert isinstance(METHODS["segmentation U-Net"], SegmentationUNet)
+
+
+SMALL = dict(
+    folds=2,
+    size=16,
+    unet_width=4,
+    unet_levels=3,
+    unet_epochs=24,
+    unet_augment=False,
+    dropout=0.0,
+    width=2,
+    blocks="1,1,1,1",
+    epochs=1,
+    tuning=1,
+    trees=5,
+    bootstrap=50,
+    jobs=1,
+)
+PHANTOM = "phantom:patients=12,voxel_size=6"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """One run of the study."""
+    return run_study("choi2021", PHANTOM, tmp_path_factory.mktemp("runs"), **SMALL)
+
+
+def test_the_study_goes_the_whole_way(folder):
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    assert results["phantom"] and (folder / "report.html").exists()
+    tables = {
+        key: pd.DataFrame(one["rows"], columns=one["columns"])
+        for key, one in results["tables"].items()
+    }
+    items = tables["stated_assumed"]["item"].astype(int).tolist()
+    assert items == list(range(1, 54))  # every item of the checklist has its line
+    assert {
+        "tables_2_3",
+        "what_each_adds",
+        "exact_tests",
+        "auprc",
+        "importance",
+    } <= set(tables)
+    adds = tables["what_each_adds"]
+    assert adds["input"].tolist() == ["image", "shape", "location", "age"]
+    gap = adds["with all"] - adds["without it"]
+    np.testing.assert_allclose(adds["adds"].astype(float), gap.astype(float), atol=1e-9)
+    masks = tables["segmentation"].set_index("quantity")
+    assert masks.at["dice", "n"] == 12 and masks.at["dice", "published"] == 0.91
+    assert len(list((folder / "masks" / "test").glob("*.nii.gz"))) == 12
+    assert {"roc", "precision_recall", "segmentation", "saliency"} <= set(
+        results["figures"]
+    )
+    headline = {one["target"]: one for one in results["headline"]}
+    assert headline["idh"]["published"] == 0.96
+    assert (folder / "model").is_dir()
+
+
+def test_nobody_is_scored_by_a_model_that_saw_him(folder):
+    """Each fold's model names whom it was trained on."""
+    scores = read_predictions(folder / "predictions.csv").table
+    one = scores[scores["model"] == "hybrid CNN"]
+    tested = one.groupby("participant_id")["fold"].nunique()
+    assert (tested == 1).all()
+    per_patient = one.groupby(["participant_id", "class"])["slice"].nunique()
+    assert set(per_patient) == {5}
+
+
+def test_the_same_seed_gives_the_same_bytes(folder, tmp_path):
+    again = run_study("choi2021", PHANTOM, tmp_path, **SMALL)
+    for name in ("predictions.csv", "measurements.csv"):
+        assert (again / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_masks_by_hand_are_refused(tmp_path):
+    with pytest.raises(ReproError, match="no mask that a person drew"):
+        run_study("choi2021", PHANTOM, tmp_path, **SMALL, masks="drawn")
