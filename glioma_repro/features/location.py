@@ -235,7 +235,7 @@ def choose_numbers(
         known = np.concatenate(groups)
         if min(len(one) for one in groups) < 2:
             row["reason"] = "unknown for all but one of a class"
-        elif np.ptp(known) == 0:
+        elif np.ptp(known) <= 1e-9 * np.abs(known).max():
             row["reason"] = f"the same for everybody: {known[0]:.3g}"
         else:
             found = stats.ttest_ind(*groups, equal_var=False)

@@ -199,7 +199,9 @@ def as_if_independent(
     "Every slice as a patient of its own, as the paper draws them."
     table = predictions.table
     place = table["slice"].astype("Int64").astype("string").fillna("0")
-    return Predictions(table.assign(participant_id=table["participant_id"] + "/" + place))
+    return Predictions(
+        table.assign(participant_id=table["participant_id"] + "/" + place)
+    )
 
 
 def precision_areas(
@@ -297,8 +299,17 @@ def _maps(network, inputs, target, layer):
     return {
         "gradient, T1w post-contrast": slopes[:, 0],
         "gradient, second sequence": slopes[:, 1],
-        "Grad-CAM, last stage": cam,
+        f"Grad-CAM, {layer.split('_')[0]}": cam,
     }
+
+
+def _layer_to_see(method):
+    "The end of the last stage whose maps are at least four pixels wide."
+    sides = [
+        method.segmenter.size // 2 ** (stage + 1) for stage in range(len(method.blocks))
+    ]
+    stage = max((one for one, side in enumerate(sides) if side >= 4), default=0)
+    return f"stage{stage + 1}_block{method.blocks[stage]}_relu"
 
 
 def looks_of(
@@ -310,8 +321,7 @@ def looks_of(
 ) -> tuple:  # network, map, region, participant_id, share, area, preference; pictures
     "Shares of the saliency of every test patient, trained and untrained."
     rows, shown = [], []
-    last = len(method.blocks)
-    layer = f"stage{last}_block{method.blocks[-1]}_relu"
+    layer = _layer_to_see(method)
     for model, samples in fold_models(run, method, splits):
         masks, _ = masks_by(model, samples)
         seen = masks.any((1, 2, 3))
