@@ -1,18 +1,19 @@
-"""choi2021's Model 1: its size, memory and seconds a step at 128 voxels a side; and how
-well it draws beside its rivals.
+"""choi2021's Model 1: its size, memory and seconds a step at 128 voxels a side; and
+how well it draws beside its rivals.
 
     python benchmarks/choi2021.py [--size 128] [--width 21] [--steps 1] [--device cuda]
     python benchmarks/choi2021.py --compare COHORT [--minutes 9] [--folds 5]
         [--methods volumes,slices,nnunet] [--work FOLDER]
 
-The first counts parameters and takes steps of the project's own loop on made-up volumes,
-batch 1, with the augmentation and without; the step beside it is a plain torch loop with
-the same network, loss and optimiser.
+The first counts parameters and takes steps of the project's own loop on made-up
+volumes, batch 1, with the augmentation and without; the step beside it is a plain torch
+loop with the same network, loss and optimiser.
 The second trains the 3D network, the same network on slices with their neighbours as
 channels, and nnU-Net v2 (2D configuration; `pip install nnunetv2`, it is no part of the
-project) on the same folds by patient, each for so many minutes a fold on one thread, and
-measures the masks of test patients on their own grid: Dice, 95 % Hausdorff distance,
-volumetric similarity, and the worst patients. COHORT is a curated folder with masks.
+project) on the same folds by patient, each for so many minutes a fold on one thread,
+and measures the masks of test patients on their own grid: Dice, 95 % Hausdorff
+distance, volumetric similarity, and the worst patients. COHORT is a curated folder with
+masks.
 """
 
 import argparse
@@ -201,17 +202,13 @@ def nnunet_folder(cohort, work):
     return kept
 
 
-def nnunet_masks(cohort, splits, seconds, work, device):
-    "nnU-Net v2, 2D configuration, the same folds and seconds."
-    for name in ("raw", "preprocessed", "results"):
-        os.environ[f"nnUNet_{name}"] = str((work / name).absolute())
-    kept = nnunet_folder(cohort, work)
+def planned(work, splits, kept):
+    "nnU-Net's plans for the 2D configuration, with our folds: plans, dataset, folds."
     from nnunetv2.experiment_planning.plan_and_preprocess_api import (
         extract_fingerprints,
         plan_experiments,
         preprocess,
     )
-    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
     extract_fingerprints([21], num_processes=1)
     plan_experiments([21])
@@ -225,23 +222,27 @@ def nnunet_masks(cohort, splits, seconds, work, device):
         for split in splits
     ]
     write_text(folder / "splits_final.json", json.dumps(parts))
+    plans = json.loads((folder / "nnUNetPlans.json").read_text())
+    about = json.loads((folder / "dataset.json").read_text())
+    return plans, about, parts
+
+
+def timed_trainer(seconds):
+    "nnU-Net's trainer, ended by the clock."
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
     class Timed(nnUNetTrainer):
-        "nnU-Net's own loop, ended by the clock."
+        "Its own loop in short epochs."
 
         def run_training(self):
             self.on_train_start()
-            self.num_iterations_per_epoch = 25
-            self.num_val_iterations_per_epoch = 1
             end = time.perf_counter() + seconds
             while time.perf_counter() < end:
                 self.on_epoch_start()
                 self.on_train_epoch_start()
                 told = []
-                for _ in range(self.num_iterations_per_epoch):
+                while len(told) < 25 and (not told or time.perf_counter() < end):
                     told.append(self.train_step(next(self.dataloader_train)))
-                    if time.perf_counter() > end:
-                        break
                 self.on_train_epoch_end(told)
                 with torch.no_grad():
                     self.on_validation_epoch_start()
@@ -250,11 +251,20 @@ def nnunet_masks(cohort, splits, seconds, work, device):
                 self.on_epoch_end()
             self.on_train_end()
 
-    plans = json.loads((folder / "nnUNetPlans.json").read_text())
-    about = json.loads((folder / "dataset.json").read_text())
+    return Timed
+
+
+def nnunet_masks(cohort, splits, seconds, work, device):
+    "nnU-Net v2, 2D configuration, the same folds and seconds."
+    for name in ("raw", "preprocessed", "results"):
+        os.environ[f"nnUNet_{name}"] = str((work / name).absolute())
+    kept = nnunet_folder(cohort, work)
+    plans, about, parts = planned(work, splits, kept)
     masks = {}
     for number, part in enumerate(parts):
-        trainer = Timed(plans, "2d", number, about, device=torch.device(device))
+        trainer = timed_trainer(seconds)(
+            plans, "2d", number, about, device=torch.device(device)
+        )
         trainer.run_training()
         trainer.perform_actual_validation()
         place = Path(trainer.output_folder) / "validation"
@@ -264,11 +274,8 @@ def nnunet_masks(cohort, splits, seconds, work, device):
     return masks
 
 
-def compared(asked):
-    "The table of the comparison."
-    cohort = open_cohort(asked.compare)
-    splits = patient_splits(cohort, "idh", folds=asked.folds, seed=asked.seed)
-    seconds, work = 60 * asked.minutes, Path(asked.work)
+def two_networks(asked):
+    "The 3D network, and the same on slices."
     base = SegmentationUNet(
         "volumes",
         training=Training(
@@ -294,12 +301,29 @@ def compared(asked):
         dimensions=2,
         training=replace(base.training, batch=16),
     )
+    return {"volumes": base, "slices": flat}
+
+
+def as_lines(shown):
+    "A table in Markdown."
+    lines = ["| " + " | ".join(shown.columns) + " |", "|---" * shown.shape[1] + "|"]
+    for row in shown.itertuples(index=False):
+        words = [f"{one:.3f}" if isinstance(one, float) else str(one) for one in row]
+        lines.append("| " + " | ".join(words) + " |")
+    return lines
+
+
+def compared(asked):
+    "The table of the comparison."
+    cohort = open_cohort(asked.compare)
+    splits = patient_splits(cohort, "idh", folds=asked.folds, seed=asked.seed)
+    seconds, work = 60 * asked.minutes, Path(asked.work)
     measured = []
     for name in asked.methods.split(","):
         if name == "nnunet":
             masks = nnunet_masks(cohort, splits, seconds, work, asked.device)
         else:
-            method = {"volumes": base, "slices": flat}[name]
+            method = two_networks(asked)[name]
             masks = our_masks(method, cohort, splits, seconds, asked.seed)
         found = measure_drawn(cohort, masks, study="benchmark", method=name)
         print(found.wide().sort_values("dice").head(8).to_string(), flush=True)
@@ -312,11 +336,7 @@ def compared(asked):
         f"{cohort.name}: {asked.folds} folds by patient, {asked.minutes:g} minutes of "
         f"training a fold, {asked.size} pixels, width {asked.width}."
     )
-    lines = ["| " + " | ".join(shown.columns) + " |", "|---" * shown.shape[1] + "|"]
-    for row in shown.itertuples(index=False):
-        words = [f"{one:.3f}" if isinstance(one, float) else str(one) for one in row]
-        lines.append("| " + " | ".join(words) + " |")
-    return [head, "", *lines]
+    return [head, "", *as_lines(shown)]
 
 
 def main():

@@ -152,24 +152,7 @@ class HybridCNN(Method):
     binary = True
 
     def __post_init__(self):
-        groups = ("shape", "location", "age")
-        if not set(self.groups) <= set(groups):
-            raise ReproError(
-                f"{self.name}: groups={self.groups!r}; known are {', '.join(groups)}"
-            )
-        words = dict(
-            uses=("both", "images", "numbers"),
-            masks=("predicted", "out of fold", "drawn"),
-            numbers=("selected", "published", "all"),
-            activation=("linear", "relu"),
-            blank=("", "tissue", "tumour"),
-        )
-        for name, known in words.items():
-            if getattr(self, name) not in known:
-                raise ReproError(
-                    f"{self.name}: {name}={getattr(self, name)!r}; it is one of "
-                    f"{', '.join(repr(one) for one in known)}"
-                )
+        _check_words(self)
         if self.segmenter.patch:
             raise ReproError(f"{self.name}: its segmenter sees whole cubes, no patches")
 
@@ -205,6 +188,28 @@ class HybridCNN(Method):
             self.atlas,
             self.place,
         )
+
+# %% ../../nbs/methods/hybrid_cnn.ipynb #98349684
+def _check_words(method):
+    "Raises ReproError for a setting that is no word of this method."
+    groups = ("shape", "location", "age")
+    if not set(method.groups) <= set(groups):
+        raise ReproError(
+            f"{method.name}: groups={method.groups!r}; known are {', '.join(groups)}"
+        )
+    words = dict(
+        uses=("both", "images", "numbers"),
+        masks=("predicted", "out of fold", "drawn"),
+        numbers=("selected", "published", "all"),
+        activation=("linear", "relu"),
+        blank=("", "tissue", "tumour"),
+    )
+    for name, known in words.items():
+        if getattr(method, name) not in known:
+            raise ReproError(
+                f"{method.name}: {name}={getattr(method, name)!r}; it is one of "
+                f"{', '.join(repr(one) for one in known)}"
+            )
 
 # %% ../../nbs/methods/hybrid_cnn.ipynb #f988c11d
 LAPTOP = dict(
