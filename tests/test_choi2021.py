@@ -19,6 +19,7 @@ from glioma_repro.methods.drawing import (
     with_masks,
 )
 from glioma_repro.methods.hybrid_cnn import HybridCNN, numbers_of, pictures_of
+from glioma_repro.methods.hybrid_results import ablations, without_one
 from glioma_repro.methods.method import Age, read_model, run_folds
 from glioma_repro.methods.segmentation_unet import (
     Deformation,
@@ -250,6 +251,38 @@ def test_what_is_scored_changes_nothing_that_was_learned(tmp_path):
     again = learner.fit(replace(samples, inputs=other).take(range(4)), seed=1)
     assert all(np.array_equal(first.arrays[k], again.arrays[k]) for k in first.arrays)
     assert any(name.startswith("segmenter/") for name in first.arrays)
+
+
+def test_masks_out_of_fold_and_ablations_learn_and_score(tmp_path):
+    cohort = written(tmp_path, patients=6)
+    samples, _ = HYBRID.samples(cohort, ("idh",), jobs=1)
+    drawer = replace(SEGMENTER, threshold=0.05)
+    inner = replace(HYBRID, uses="images", masks="out of fold", segmenter=drawer)
+    model = inner.fit(samples)
+    assert set(model.predict(samples).masks) == set(cohort.ids)
+    less = {one.name: one for one in ablations(HYBRID)}
+    for name, channels in (("tumour masked", 3), ("T1w post-contrast and mask", 2)):
+        pictures = pictures_of(less[name], samples, samples.masks)
+        assert pictures.inputs.shape[1] == channels
+        if channels == 3:
+            tumour = pictures.inputs[:, 2] > 0
+            assert tumour.any() and not pictures.inputs[:, 0][tumour].any()
+    found = less["one slice"].fit(samples).predict(samples)
+    assert len(found.samples) == 6
+
+
+def test_a_hybrid_without_a_group_does_not_see_it(tmp_path):
+    cohort = written(tmp_path, patients=6)
+    samples, _ = HYBRID.samples(cohort, ("idh",), jobs=1)
+    (without,) = [one for one in without_one(HYBRID) if one.name.endswith(" age")]
+    model = without.fit(samples)
+    names = model.facts["idh numbers"]
+    assert names and all(one.startswith("shape") for one in names)
+    older = replace(samples, more=samples.more | {"age": samples.more["age"] + 40})
+    young, old = (model.predict(part).values["idh"] for part in (samples, older))
+    np.testing.assert_array_equal(young, old)
+    with pytest.raises(ReproError, match="known are shape, location, age"):
+        replace(HYBRID, groups=("texture",))
 
 
 def test_the_catalogue_has_the_paper_and_its_rivals():
