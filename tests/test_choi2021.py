@@ -35,7 +35,7 @@ from glioma_repro.patients.core import (
     read_predictions,
     write_volume,
 )
-from glioma_repro.runs.execution import run as run_study
+from glioma_repro.runs import execution
 
 ADAM = dict(optimizer="adam", balance="none")
 SEGMENTER = SegmentationUNet(
@@ -314,7 +314,7 @@ PHANTOM = "phantom:patients=12,voxel_size=6"
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """One run of the study, with external patients."""
-    return run_study(
+    return execution.run(
         "choi2021",
         PHANTOM,
         tmp_path_factory.mktemp("runs"),
