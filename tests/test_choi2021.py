@@ -36,6 +36,8 @@ from glioma_repro.patients.core import (
     write_volume,
 )
 from glioma_repro.runs import execution
+from glioma_repro.runs.prediction import predict
+from glioma_repro.runs.study import open_cohort
 
 ADAM = dict(optimizer="adam", balance="none")
 SEGMENTER = SegmentationUNet(
@@ -364,6 +366,17 @@ def test_every_patient_is_tested_once_by_five_slices(folder):
     assert (tested == 1).all()
     per_patient = one.groupby(["participant_id", "class"])["slice"].nunique()
     assert set(per_patient) == {5}
+
+
+def test_its_model_needs_no_mask(folder, tmp_path):
+    """From scans to scores and masks, as `glioma-repro predict` does it."""
+    two = open_cohort("phantom:patients=6,voxel_size=6,seed=1")
+    two = replace(two.subset(two.ids[:2], "two"), mask_method=None)
+    assert two.mask_source is None
+    page = predict(folder / "model", two, tmp_path / "out", jobs=1)
+    assert page.exists() and len(list((page.parent / "masks").glob("*.nii.gz"))) == 2
+    scores = read_predictions(page.parent / "predictions.csv").table
+    assert set(scores["participant_id"]) == set(two.ids)
 
 
 def test_the_same_seed_gives_the_same_bytes(tmp_path):
