@@ -24,6 +24,23 @@ def tiny(tmp_path):
 
 
 @pytest.fixture(scope="session")
+def quick(tmp_path_factory):
+    """A recipe of one's own without brain and atlas, for tests of what carries every
+    recipe: rigid, to the T2w.
+    """
+    path = tmp_path_factory.mktemp("recipe") / "quick.yaml"
+    path.write_text(
+        "name: quick\ntitle: T1w post-contrast to T2w\npaper: none\n"
+        "sequences: [ce-gadolinium_T1w, T2w]\noptional: []\nsteps:\n"
+        "  - {step: register, to: T2w, kind: rigid, interpolation: linear}\n"
+        "  - {step: brain, method: none}\n"
+        "  - {step: normalise, region: image}\n",
+        encoding="utf-8",
+    )
+    return str(path)
+
+
+@pytest.fixture(scope="session")
 def downloads():
     """The folder of public downloads; a test that asks for it is skipped where there is
     none.

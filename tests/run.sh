@@ -26,14 +26,7 @@ check "layers" lint-imports
 check "style" ruff check nbs tests benchmarks tools setup.py
 check "no name without a meaning in the library" ruff check --isolated --select F821,F822 glioma_repro
 check "format" ruff format --check nbs tests benchmarks tools setup.py
-# a process a lesson: nbdev's own workers wait five minutes at their end for the workers that a lesson started
-lessons() {
-  # the studies are run by tests/, each as a user runs it, on a phantom small enough for a test
-  find nbs -name '*.ipynb' -not -path '*/.*' -not -path 'nbs/studies/*' | sort | xargs -P "$cores" -I{} bash -c \
-    'begun=$SECONDS; nbdev_test --n_workers 0 --path {} || exit 1; echo "   {} ($((SECONDS - begun)) s)"'
-}
-
-check "lessons (nbdev_test)" lessons
+check "lessons (nbdev_test)" python tests/lessons.py
 check "tests" python -m pytest tests -n "$cores" --dist loadfile
 
 if ((${#failed[@]})); then printf '\nFAILED: %s\n' "${failed[@]}"; exit 1; fi

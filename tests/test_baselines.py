@@ -176,14 +176,14 @@ def test_a_feature_that_is_unknown_for_everybody():
 
 
 def test_three_classes():
-    cohort, samples = make(60)
+    cohort, samples = make(200)
     samples.inputs[:, 1] += samples.targets["grade"].astype(int) * 1.5
     splits = patient_splits(cohort, ["grade"], 4, seed=0)
     predictions = loop(cohort, samples, splits, ["grade"], METHODS).predictions
     assert predictions.table["class"].nunique() == 3
     found = auroc_within_folds(predictions, 200).set_index("model")
     assert (
-        found.loc["line", "low"] > 0.5
+        found.loc["line", "low"] > 0.6
         and found.loc["majority", "auroc_within_folds"] == 0.5
     )
     with pytest.raises(ReproError, match="3 classes"):

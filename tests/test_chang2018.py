@@ -136,7 +136,10 @@ def test_external_single_heads_and_sites(tmp_path):
     # external patients are the headline, the internal figure stands beside it
     assert [one["subset"] for one in results["headline"]] == ["external", "test"]
     said = results["statements"]["answer_idh"]
-    assert "external patients" in said and "a fall of" in said
+    outer, inner = (one["value"] for one in results["headline"])
+    word = "a fall" if outer < inner else "a rise"
+    assert "external patients" in said
+    assert f"{word} of {abs(outer - inner):.2f} [" in said
     assert "roc_external" in results["figures"]
     paired = as_table(results, "paired")
     assert set(paired["subset"]) == {"test", "external"}

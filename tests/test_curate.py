@@ -1192,24 +1192,33 @@ def test_a_truncated_nifti(tmp_path):
     )
 
 
-def test_pictures_with_and_without_a_tumour(tmp_path):
+def made_pictures(folder):
+    """Twelve pictures with and without a tumour; copies, transparent and broken ones
+    among them.
+    """
     for word, number in (("yes", 6), ("no", 6)):
-        (tmp_path / "in" / word).mkdir(parents=True)
+        (folder / word).mkdir(parents=True)
         for one in range(number):
             grey = (
                 generator(word, one).integers(0, 255, (10 + one, 14)).astype(np.uint8)
             )
-            Image.fromarray(grey).save(
-                tmp_path / "in" / word / f"{word[0].upper()}{one}.png"
-            )
-    yes = tmp_path / "in" / "yes"
+            Image.fromarray(grey).save(folder / word / f"{word[0].upper()}{one}.png")
+    yes = folder / "yes"
     # the same pixels, another format
     Image.open(yes / "Y0.png").convert("RGB").save(yes / "Y0.bmp")
     Image.open(yes / "Y1.png").save(yes / "copy (1).tif")
     Image.fromarray(
         np.full((9, 9, 4), 255, np.uint8) - np.arange(9, dtype=np.uint8)[:, None, None]
     ).save(yes / "alpha.png")
+    # nearly clear: over black nothing of it can be seen
+    Image.fromarray(
+        np.zeros((9, 9, 4), np.uint8) + np.arange(9, dtype=np.uint8)[:, None, None]
+    ).save(yes / "clear.png")
     (yes / "broken.jpg").write_text("no picture")
+
+
+def test_pictures_with_and_without_a_tumour(tmp_path):
+    made_pictures(tmp_path / "in")
     cohort = curate("brain-mri-yes-no", tmp_path / "in", tmp_path / "out", jobs=1)
     assert (
         len(cohort) == 15
@@ -1224,7 +1233,9 @@ def test_pictures_with_and_without_a_tumour(tmp_path):
     )
     for split in patient_splits(cohort, "tumor", 3):
         check_no_leak(split.train, split.test, cohort)
-    assert cohort.problems["participant_id"].tolist() == ["sub-yesbroken"]
+    left_out = cohort.problems.set_index("participant_id")["problem"]
+    assert left_out.index.tolist() == ["sub-yesbroken", "sub-yesclear"]
+    assert "clear.png" in left_out["sub-yesclear"]
     assert cohort.image("sub-noN2", "slice").GetSize() == (14, 12, 1)
     assert (
         show_patients(cohort, cohort.ids[:2]).axes

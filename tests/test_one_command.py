@@ -52,19 +52,6 @@ def study(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def recipe(tmp_path_factory):
-    """A quick recipe of one's own: rigid, to the T2w, no brain to be cut out."""
-    path = tmp_path_factory.mktemp("recipe") / "quick.yaml"
-    path.write_text(
-        "name: quick\ntitle: T1w post-contrast to T2w\npaper: none\n"
-        "sequences: [ce-gadolinium_T1w, T2w]\noptional: []\nsteps:\n"
-        "  - {step: register, to: T2w, kind: rigid}\n"
-        "  - {step: brain, method: none}\n"
-    )
-    return str(path)
-
-
-@pytest.fixture(scope="module")
 def raw(tmp_path_factory):
     """Three patients whose sequences lie apart; the last one lost his T2w."""
     cohort = make_phantom(
@@ -84,11 +71,11 @@ def results_of(folder):
 
 
 def test_one_command_runs_the_recipe_once_and_uses_its_masks(
-    study, recipe, raw, tmp_path
+    study, quick, raw, tmp_path
 ):
     out, ids = tmp_path / "runs", raw.ids
     call = ["run", study, "--cohort", str(raw.folder), "--out", str(out)]
-    call += ["-p", "recipe", recipe]
+    call += ["-p", "recipe", quick]
     assert main([*call, "--label", "first"]) == 0
     home = out / raw.name / "toy"
     first = results_of(home / "first")
@@ -149,14 +136,14 @@ def test_tracebacks_stay_in_the_run_folder(study, raw, tmp_path):
     assert "ZeroDivisionError" in log and "return 1 / 0" in log
 
 
-def test_baselines_goes_the_whole_way(recipe, tmp_path):
+def test_baselines_goes_the_whole_way(quick, tmp_path):
     known = parameters_of(read_notebook(find_notebook("baselines")))
     assert "recipe" in known, nearest_of("recipe", known)
     few = make_phantom(
         tmp_path / "few", patients=8, sites=1, voxel_size=6, misaligned=True, jobs=1
     )
     call = ["run", "baselines", "--cohort", str(few.folder), "--out", str(tmp_path)]
-    call += ["-p", "recipe", recipe, "-p", "folds", "2", "-p", "repeats", "1"]
+    call += ["-p", "recipe", quick, "-p", "folds", "2", "-p", "repeats", "1"]
     # the permutation test goes to worker processes, as it does by default
     call += ["-p", "permutations", "2", "-p", "trees", "5", "-p", "iterations", "50"]
     call += ["-p", "targets", "idh", "-p", "jobs", "2", "--label", "x"]

@@ -59,20 +59,6 @@ def whole(raw, tmp_path_factory):
     return one
 
 
-@pytest.fixture(scope="module")
-def rigid(tmp_path_factory):
-    """A recipe without brain and atlas, for tests of what carries every recipe."""
-    path = tmp_path_factory.mktemp("recipe") / "rigid.yaml"
-    path.write_text(
-        "name: rigid\ntitle: T1w post-contrast to T2w\npaper: none\n"
-        "sequences: [ce-gadolinium_T1w, T2w]\noptional: []\nsteps:\n"
-        "  - {step: register, to: T2w, kind: rigid, interpolation: linear}\n"
-        "  - {step: normalise, region: image}\n",
-        encoding="utf-8",
-    )
-    return str(path)
-
-
 def outputs(cohort, recipe):
     """SHA-256 of every image, mask and transform of a recipe."""
     folder = cohort.folder / "derivatives" / recipe
@@ -94,34 +80,42 @@ def test_a_misspelt_recipe_names_the_nearest():
         load_recipe("akkus2071")
 
 
+def test_two_workers_give_the_bytes_of_one_with_brain_and_tissue_maps(cohort, whole):
+    preprocess(cohort, "akkus2017", jobs=2)
+    both = outputs(cohort, "akkus2017")
+    assert len(both) == 2 * 9  # two images, two masks, two transforms, three tissues
+    first = {name: one for name, one in both.items() if whole.ids[0] in name}
+    assert first == outputs(whole, "akkus2017") and len(first) == 9
+
+
 def test_two_workers_and_a_cluster_give_the_same_bytes_as_one(
-    cohort, rigid, monkeypatch
+    cohort, quick, monkeypatch
 ):
     distributed = pytest.importorskip("dask.distributed")
-    preprocess(cohort, rigid, jobs=1)
-    one = outputs(cohort, "rigid")
-    assert len(one) == 2 * 6  # two images, two masks, two transforms
-    shutil.rmtree(cohort.folder / "derivatives" / "rigid")
-    preprocess(cohort, rigid, jobs=2)
-    assert outputs(cohort, "rigid") == one
-    shutil.rmtree(cohort.folder / "derivatives" / "rigid")
+    preprocess(cohort, quick, jobs=1)
+    one = outputs(cohort, "quick")
+    assert len(one) == 2 * 5  # two images, two masks, a transform
+    shutil.rmtree(cohort.folder / "derivatives" / "quick")
+    preprocess(cohort, quick, jobs=2)
+    assert outputs(cohort, "quick") == one
+    shutil.rmtree(cohort.folder / "derivatives" / "quick")
     with distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, dashboard_address=None
     ) as cluster:
         monkeypatch.chdir(cohort.folder.parent)  # the workers stay where they started
         preprocess(
             read_cohort(cohort.folder.name),
-            rigid,
+            quick,
             scheduler=cluster.scheduler_address,
         )
-    assert outputs(cohort, "rigid") == one
-    assert preprocess(cohort, rigid, jobs=1).summary["files_made"].tolist() == [
+    assert outputs(cohort, "quick") == one
+    assert preprocess(cohort, quick, jobs=1).summary["files_made"].tolist() == [
         0,
         0,
     ]
 
 
-def test_a_killed_run_goes_on_and_ends_the_same(cohort, rigid):
+def test_a_killed_run_goes_on_and_ends_the_same(cohort, quick):
     one = cohort.subset(cohort.ids[:1])
     code = (
         "import sys; from glioma_repro.images import preprocess as p; from "
@@ -136,23 +130,23 @@ def test_a_killed_run_goes_on_and_ends_the_same(cohort, rigid):
         "m.load_recipe(sys.argv[3]), 0)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(cohort.folder), one.ids[0], rigid],
+        [sys.executable, "-c", code, str(cohort.folder), one.ids[0], quick],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 9
-    assert not one.path(one.ids[0], "T2w", "rigid").exists()
-    result = preprocess(one, rigid, jobs=1)
+    assert not one.path(one.ids[0], "T2w", "quick").exists()
+    result = preprocess(one, quick, jobs=1)
     row = result.summary.iloc[0]
-    # what was whole was kept
-    assert row["files_kept"] >= 1 and row["files_made"] >= 1
-    assert read_volume(one.path(one.ids[0], "T2w", "rigid"))
+    # the transform and the mask were kept
+    assert row["files_kept"] >= 2 and row["files_made"] >= 1
+    assert read_volume(one.path(one.ids[0], "T2w", "quick"))
 
 
-def test_bad_patients_are_named_and_the_others_go_on(cohort, rigid):
+def test_bad_patients_are_named_and_the_others_go_on(cohort, quick):
     first, second = cohort.ids
     path = cohort.path(first, "T2w")
     path.write_bytes(path.read_bytes()[:2000])
-    result = preprocess(cohort, rigid, jobs=1)
+    result = preprocess(cohort, quick, jobs=1)
     assert result.cohort.ids == [second]
     assert (
         result.problems["participant_id"].tolist() == [first]
@@ -160,11 +154,11 @@ def test_bad_patients_are_named_and_the_others_go_on(cohort, rigid):
     )
 
 
-def test_a_missing_sequence_leaves_the_patient_out(cohort, rigid):
+def test_a_missing_sequence_leaves_the_patient_out(cohort, quick):
     one = cohort.subset(cohort.ids[:1])
     one.path(one.ids[0], "ce-gadolinium_T1w").unlink()
     with pytest.raises(ReproError, match="ce-gadolinium_T1w missing"):
-        preprocess(one, rigid, jobs=1)
+        preprocess(one, quick, jobs=1)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no file size limit there")
@@ -306,7 +300,7 @@ def test_another_version_of_the_recipes_code_makes_the_images_again(monkeypatch)
     assert sorted(hashed) == ["brain.py", "preprocess.py", "registration.py"]
 
 
-def test_a_patient_without_a_mask_does_not_take_the_others_masks_away(cohort, rigid):
+def test_a_patient_without_a_mask_does_not_take_the_others_masks_away(cohort, quick):
     """Before, everybody was given the masks of the images as scanned, on images of
     another space.
     """
@@ -314,10 +308,10 @@ def test_a_patient_without_a_mask_does_not_take_the_others_masks_away(cohort, ri
 
     first, second = cohort.ids
     cohort.path(second, "label-tumor_mask", "truth").unlink()
-    ready = prepared(cohort, rigid, jobs=1)
+    ready = prepared(cohort, quick, jobs=1)
     assert (
         ready.cohort.ids == cohort.ids
-        and ready.cohort.space == ready.cohort.mask_source == "rigid"
+        and ready.cohort.space == ready.cohort.mask_source == "quick"
     )
     assert ready.cohort.mask(first, like=ready.cohort.image(first, "T2w"))
     samples, problems = slice_cohort(ready.cohort, jobs=1)

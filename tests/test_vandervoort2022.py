@@ -113,13 +113,25 @@ def as_table(results, key):
     return pd.DataFrame(one["rows"], columns=one["columns"])
 
 
-def test_the_study_goes_the_whole_way(tmp_path):
-    """Its long parts are runs of their own; what they compute is tested in the lesson
-    multi_task_results.
-    """
-    folder = run("vandervoort2022", COHORT, tmp_path, **SMALL, part="core")
+def test_the_study_with_all_its_parts(tmp_path):
+    folder = run(
+        "vandervoort2022",
+        COHORT,
+        tmp_path,
+        **SMALL,
+        part="core,missing labels,learning curve,sequences",
+    )
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     assert results["phantom"] and (folder / "report.html").exists()
+    gain = as_table(results, "joint_gain")
+    assert gain["hidden"].tolist() == [0.0, 0.3, 0.6, 0.9] and gain["n"].eq(14).all()
+    np.testing.assert_allclose(
+        gain["difference"].astype(float),
+        gain["joint"].astype(float) - gain["single"].astype(float),
+    )
+    curve = as_table(results, "learning_curve")
+    assert len(curve) == 3 and curve["dice"].notna().all()
+    assert len(as_table(results, "sequences")) == 4
     # every item of the checklist has its line
     items = as_table(results, "stated_assumed")["item"].astype(int).tolist()
     assert items == list(range(54, 93))

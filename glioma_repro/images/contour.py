@@ -28,6 +28,7 @@ from glioma_repro.patients.core import (
     fingerprint,
     generator,
     inside,
+    map_cohort,
     map_patients,
     measurements_of,
     read_volume,
@@ -772,12 +773,12 @@ def segment_cohort(
             asdict(settings), sloppiness, seed, reach, cohort.space, sequences
         )[:8]
     )
-    found, problems = map_patients(
+    found, problems = map_cohort(
         _without_volumes,
-        cohort.ids,
+        cohort,
+        "no tumour was segmented",
         jobs,
         "segmentation",
-        cohort=cohort,
         settings=settings,
         sloppiness=sloppiness,
         seed=seed,
@@ -786,11 +787,6 @@ def segment_cohort(
         regions=regions,
         write_to=name if write else None,
     )
-    if not found:
-        raise ReproError(
-            f"cohort {cohort.name}: no tumour was segmented; the first problem: "
-            f"{'; '.join(problems['problem'].head(1))}"
-        )
     measured = concat(
         measurements_of(
             one["values"],

@@ -19,6 +19,7 @@ from glioma_repro.patients.core import (
     PatientError,
     ReproError,
     Samples,
+    map_cohort,
     map_patients,
     read_volume,
     show_images,
@@ -203,14 +204,9 @@ def picture_samples(
     """
     if channels not in (1, 3):
         raise ReproError(f"channels={channels!r}; a picture has 1 or 3")
-    found, problems = map_patients(
-        _squeezed_picture, cohort.ids, jobs, cohort=cohort, size=size
+    found, problems = map_cohort(
+        _squeezed_picture, cohort, "no picture could be read", jobs, size=size
     )
-    if not found:
-        raise ReproError(
-            f"cohort {cohort.name}: no picture could be read; the first problem: "
-            f"{'; '.join(problems['problem'].head(1))}"
-        )
     inputs = np.stack([made for made, _ in found.values()])[:, None]
     inputs = np.repeat(inputs, channels, axis=1)
     table = pd.DataFrame([facts for _, facts in found.values()])

@@ -415,6 +415,22 @@ def _search(level, start, samples, bins, seed, powell=0):
         return type(start)(start), np.inf
     return (transform, after) if after <= before else (type(start)(start), before)
 
+# %% ../../nbs/images/registration.ipynb #129b0924
+_BIASES = {}  # of the last images that were registered: a fixed one meets several
+
+
+def _bias_once(image, mask):
+    "The coarse bias of an image that may have been asked for just before."
+    key = tuple(
+        (sitk.Hash(one), one.GetSpacing(), one.GetOrigin(), one.GetDirection())
+        for one in (image, mask)
+    )
+    if key not in _BIASES:
+        while len(_BIASES) >= 8:
+            del _BIASES[next(iter(_BIASES))]
+        _BIASES[key] = coarse_bias(image, mask)
+    return _BIASES[key]
+
 # %% ../../nbs/images/registration.ipynb #bd4197f3
 class _Pair:
     "Two images and the fixed region at any voxel size, without their coarse bias."
@@ -425,9 +441,7 @@ class _Pair:
             sitk.Cast(moving, sitk.sitkFloat32),
         )
         self.masks = mask, moving_mask
-        self.fields = [
-            coarse_bias(image, region) for image, region in zip(self.images, self.masks)
-        ]
+        self.fields = [*map(_bias_once, self.images, self.masks)]
         self.small, self.margin = {}, margin
         self.grow(margin)
 

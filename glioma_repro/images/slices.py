@@ -20,7 +20,7 @@ from glioma_repro.patients.core import (
     PatientError,
     ReproError,
     Samples,
-    map_patients,
+    map_cohort,
     show_images,
 )
 from .patient import read_patient
@@ -290,7 +290,7 @@ def impute_channels(
 
 # %% ../../nbs/images/slices.ipynb #7acd4038
 def _slice_patient(participant_id, cohort, sequences, slicing, missing):
-    "One patient's pictures, for map_patients."
+    "One patient's pictures, for map_cohort."
     lacking = [
         name for name in sequences if name not in cohort.sequences(participant_id)
     ]
@@ -328,21 +328,16 @@ def slice_cohort(
     if missing not in ("leave out", "impute", "keep"):
         raise ReproError(f"missing={missing!r}; it is 'leave out', 'impute' or 'keep'")
     sequences = tuple(sequences or common_sequences(cohort))
-    results, problems = map_patients(
+    results, problems = map_cohort(
         _slice_patient,
-        cohort.ids,
+        cohort,
+        "no patient gave a slice",
         jobs,
         "slices" if len(cohort) > 1 else "",
-        cohort=cohort,
         sequences=sequences,
         slicing=slicing,
         missing=missing,
     )
-    if not results:
-        raise ReproError(
-            f"cohort {cohort.name}: no patient gave a slice; the first problem: "
-            f"{'; '.join(problems['problem'].head(1))}"
-        )
     pictures, masks, rows = (list(part) for part in zip(*results.values()))
     table = pd.concat(rows, ignore_index=True)
     inputs = np.concatenate(pictures)

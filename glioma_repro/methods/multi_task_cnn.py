@@ -23,7 +23,14 @@ from ..images.patient import read_patient
 from ..images.slices import common_sequences
 from .drawing import on_own_grid, place_of
 from .method import Model, classes_of
-from .network import NetworkMethod, _groups, network_of
+from glioma_repro.methods.network import (
+    NetworkMethod,
+    _checkpoint,
+    _groups,
+    joined_model,
+    network_of,
+    network_parts,
+)
 from ..networks.multi_task_network import MultiTaskNetwork
 from ..networks.training import Trained, Training, check_inputs, fit
 from ..networks.volume_augmentation import VolumeAugmentation
@@ -33,7 +40,7 @@ from glioma_repro.patients.core import (
     ReproError,
     Samples,
     generator,
-    map_patients,
+    map_cohort,
 )
 
 # %% ../../nbs/methods/multi_task_cnn.ipynb #494f8125
@@ -148,17 +155,17 @@ def volume_cohort(
 ) -> tuple[Samples, pd.DataFrame]:  # a volume a patient; participant_id, problem
     "Every patient's volume; raises ReproError if nobody is left."
     sequences = tuple(sequences or common_sequences(cohort))
-    results, problems = map_patients(
+    results, problems = map_cohort(
         volume_of,
-        cohort.ids,
+        cohort,
+        "no patient gave a volume",
         jobs,
         "volumes" if len(cohort) > 1 else "",
-        cohort=cohort,
         volumes=volumes,
         sequences=sequences,
     )
     sizes = pd.Series({one: made["mask"].shape for one, made in results.items()})
-    usual = sizes.mode()[0] if len(sizes) else None
+    usual = sizes.mode()[0]
     strange = [one for one, size in sizes.items() if size != usual]
     said = [
         f"it is not on the atlas: {_size(sizes[one])} voxels where the others have "
@@ -168,11 +175,6 @@ def volume_cohort(
     more = pd.DataFrame({"participant_id": strange, "problem": said})
     problems = pd.concat([problems, more], ignore_index=True)
     results = {one: made for one, made in results.items() if one not in strange}
-    if not results:
-        raise ReproError(
-            f"cohort {cohort.name}: no patient gave a volume; the first problem: "
-            f"{'; '.join(problems['problem'].head(1))}"
-        )
     return _together(cohort, results, sequences, targets), problems
 
 
@@ -470,38 +472,17 @@ def fit(self: MultiTaskCNN, samples, validation=None, seed=0, folder=None):
     drawn = 0 if masks is None else int((masks.max((1, 2, 3)) != UNKNOWN).sum())
     if masks is not None:
         samples = replace(samples, masks=smoothed(masks, self.smooth))
-    arrays, priors, histories = {}, {}, []
+    parts = []
     for label, words in _groups(classes, self.heads).items():
         mine = samples if drawn and self.mask_loss else _labelled(samples, words)
         trained = self._trained(mine, words, training, validation, folder, label)
-        arrays |= {
-            f"{label}/{name}": tensor.cpu().numpy()
-            for name, tensor in trained.lowered.state_dict().items()
-        }
-        priors |= {one: list(map(list, two)) for one, two in trained.priors.items()}
-        history = trained.history.drop(columns="seconds")
-        histories.append(history.assign(network=label, stopped=trained.stopped))
-    facts = dict(shape=list(map(int, samples.inputs.shape[1:])), masks=drawn)
-    history = pd.concat(histories, ignore_index=True)
-    return Model(
-        self.pinned(samples),
-        classes,
-        samples.names,
-        arrays,
-        {},
-        priors,
-        facts,
-        history,
-    )
+        parts.append(network_parts(label, trained))
+    return joined_model(self, samples, classes, parts, {}, masks=drawn)
 
 
 @patch
 def _trained(self: MultiTaskCNN, samples, classes, training, validation, folder, label):
     "One network, trained."
-    path = None
-    if folder is not None:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        path = Path(folder) / f"{label}.safetensors"
     heads = {one: len(words) for one, words in classes.items()}
     network = self.build(samples.inputs.shape[1:], heads, training.seed)
     return train_network(
@@ -513,7 +494,7 @@ def _trained(self: MultiTaskCNN, samples, classes, training, validation, folder,
         JointLoss(tuple(classes), self.mask_loss),
         self.processes,
         validation=validation if training.watch == "validation" else None,
-        checkpoint=path,
+        checkpoint=_checkpoint(folder, label),
     )
 
 # %% ../../nbs/methods/multi_task_cnn.ipynb #0d8500c1

@@ -24,7 +24,7 @@ from glioma_repro.patients.core import (
     ReproError,
     Samples,
     concat,
-    map_patients,
+    map_cohort,
     measurements_of,
     set_style,
     show_images,
@@ -358,7 +358,7 @@ APPEARANCE_UNITS = {"margin": "standard deviations"}  # the others are pure numb
 
 # %% ../../nbs/networks/explanation.ipynb #d55762c3
 def _one_appearance(participant_id, cohort, sequences):
-    "For map_patients."
+    "For map_cohort."
     volumes, tumour, _, brain = patient_volumes(
         participant_id, cohort, sequences, with_brain=True
     )
@@ -379,19 +379,14 @@ def measure_appearance(
 ]:  # the numbers; who could not be measured, and why
     "Every patient's tumour in numbers."
     sequences = tuple(sequences or common_sequences(cohort))
-    found, problems = map_patients(
+    found, problems = map_cohort(
         _one_appearance,
-        cohort.ids,
+        cohort,
+        "no tumour could be measured",
         jobs,
         "appearance",
-        cohort=cohort,
         sequences=sequences,
     )
-    if not found:
-        raise ReproError(
-            f"cohort {cohort.name}: no tumour could be measured; the first problem: "
-            f"{'; '.join(problems['problem'].head(1))}"
-        )
     return concat(
         [
             measurements_of(

@@ -811,6 +811,42 @@ def _prepare(network, samples, classes, training, augment, loss):
     )
     return run, codes, weights
 
+# %% ../../nbs/networks/training.ipynb #211ad2f6
+def _continued(run, checkpoint, samples, codes, weights, validation, stop):
+    "Puts the run where its checkpoint stands; gives the function that saves it."
+    if not checkpoint:
+        return lambda: None
+    mark = training_fingerprint(
+        run.lowered,
+        samples,
+        codes,
+        weights,
+        run.training,
+        run.augment,
+        run.loss,
+        validation,
+    )
+    mark += "" if stop is None else f" {getattr(stop, '__name__', stop)}"
+    if Path(checkpoint).exists():
+        _load_checkpoint(run, checkpoint, mark)
+    if process()[0] != 0:
+        return lambda: None
+    return lambda: _save_checkpoint(run, checkpoint, mark)
+
+# %% ../../nbs/networks/training.ipynb #cf1abde5
+def _told(problem, trained, run, samples):
+    "The error for a loss that is not finite; the last good weights are put back."
+    run.lowered.load_state_dict(run.good)
+    people = samples.table["participant_id"].iloc[problem.rows]
+    who = ", ".join(people.drop_duplicates().head(5))
+    return TrainingError(
+        f"the loss is {problem.value} at step {run.step + 1} (epoch "
+        f"{run.epoch + 1}; patients {who}, …); the weights are those of the "
+        f"end of epoch {run.epoch}. A smaller learning_rate (now "
+        f"{run.training.learning_rate}) usually helps",
+        _finish(trained, run),
+    )
+
 # %% ../../nbs/networks/training.ipynb #a92f9e4b
 def fit(
     network,  # a Keras model or torch module; it is changed in place
@@ -841,28 +877,7 @@ def fit(
         )
         if validation is not None:
             check_inputs(validation)
-        mark = (
-            training_fingerprint(
-                run.lowered,
-                samples,
-                codes,
-                weights,
-                training,
-                augment,
-                loss,
-                validation,
-            )
-            if checkpoint
-            else ""
-        )
-        mark += "" if stop is None else f" {getattr(stop, '__name__', stop)}"
-        if checkpoint and Path(checkpoint).exists():
-            _load_checkpoint(run, checkpoint, mark)
-        save = (
-            (lambda: _save_checkpoint(run, checkpoint, mark))
-            if checkpoint and process()[0] == 0
-            else (lambda: None)
-        )
+        save = _continued(run, checkpoint, samples, codes, weights, validation, stop)
         run.stop = stop if validation is not None else None
         trained = Trained(
             network,
@@ -887,22 +902,7 @@ def fit(
                 )
                 save()
         except _NotFinite as problem:
-            run.lowered.load_state_dict(run.good)
-            who = ", ".join(
-                samples.table["participant_id"]
-                .iloc[problem.rows]
-                .drop_duplicates()
-                .head(5)
-            )
-            error = TrainingError(
-                f"the loss is {problem.value} at step {run.step + 1} (epoch "
-                f"{run.epoch + 1}; patients {who}, …); the weights are those of the "
-                "end of epoch "
-                f"{run.epoch}. A smaller learning_rate (now "
-                f"{training.learning_rate}) usually helps",
-                _finish(trained, run),
-            )
-            raise error from None
+            raise _told(problem, trained, run, samples) from None
         return _finish(trained, run)
 
 # %% ../../nbs/networks/training.ipynb #13c0521d

@@ -226,88 +226,79 @@ LOBES = {
     "deep": 0.05,
 }
 
+# %% ../../nbs/patients/anatomy.ipynb #1b53e488
+_IDH_EFFECTS = [  # attribute, shift, source
+    ("age", -0.95, "Ceccarelli 2016: patients with mutant tumours are younger"),
+    (
+        "enhancement",
+        -0.50,
+        "Lai 2011, Carrillo 2012, chang2018: little or no enhancement",
+    ),
+    ("necrosis", -0.30, "Lai 2011: less necrosis"),
+    ("oedema", -0.35, "Lai 2011, Carrillo 2012: less oedema"),
+    ("irregularity", -0.30, "Qi 2014: regular outline"),
+    ("margin", -0.45, "Qi 2014, chang2018: sharp margin"),
+    ("mismatch", 0.75, "Patel 2017, chang2018: T2 bright, FLAIR suppressed"),
+    ("frontal", 0.70, "Lai 2011, Carrillo 2012: frontal lobe"),
+]
+
+# %% ../../nbs/patients/anatomy.ipynb #88a04602
+_CODELETION_EFFECTS = [  # attribute, shift, source
+    ("age", 0.45, "Ceccarelli 2016: older than other mutant tumours"),
+    (
+        "margin",
+        0.80,
+        "Megyesi 2004, Jenkinson 2006, chang2018: indistinct border",
+    ),
+    (
+        "heterogeneity",
+        0.75,
+        "Megyesi 2004, Jenkinson 2006: mixed signal, calcification",
+    ),
+    (
+        "mismatch",
+        -1.05,
+        "Patel 2017, Broen 2018: the mismatch sign excludes codeletion",
+    ),
+    (
+        "enhancement",
+        0.30,
+        "chang2018: larger enhancing part than other mutant tumours",
+    ),
+    ("oedema", -0.25, "chang2018: vasogenic oedema speaks against codeletion"),
+    ("frontal", 0.55, "Zlatescu 2001, chang2018: frontal lobe"),
+]
+
+# %% ../../nbs/patients/anatomy.ipynb #e18e3054
+_MGMT_EFFECTS = [  # attribute, shift, source
+    (
+        "necrosis",
+        -0.20,
+        "Eoli 2007, chang2018: ring with central necrosis if unmethylated",
+    ),
+    ("oedema", -0.15, "Carrillo 2012: less oedema if methylated"),
+    ("heterogeneity", 0.20, "Drabycz 2010, chang2018: heterogeneous, nodular"),
+    ("frontal", 0.20, "chang2018: slightly more often frontal"),
+]
+_GRADE_EFFECTS = [  # attribute, shift, source
+    ("enhancement", 0.55, "Asari 1994, Scott 2002: enhancement rises with grade"),
+    ("necrosis", 0.60, "Louis 2021: necrosis defines grade 4"),
+    ("oedema", 0.30, "Asari 1994: oedema rises with grade"),
+    ("heterogeneity", 0.20, "Asari 1994: heterogeneity rises with grade"),
+    ("age", 0.15, "Ostrom 2018: higher grades later in life"),
+]
+
 # %% ../../nbs/patients/anatomy.ipynb #485f4ab2
 EFFECTS = pd.DataFrame(
     [
-        (
-            "idh",
-            "age",
-            -0.95,
-            "Ceccarelli 2016: patients with mutant tumours are younger",
-        ),
-        (
-            "idh",
-            "enhancement",
-            -0.50,
-            "Lai 2011, Carrillo 2012, chang2018: little or no enhancement",
-        ),
-        ("idh", "necrosis", -0.30, "Lai 2011: less necrosis"),
-        ("idh", "oedema", -0.35, "Lai 2011, Carrillo 2012: less oedema"),
-        ("idh", "irregularity", -0.30, "Qi 2014: regular outline"),
-        ("idh", "margin", -0.45, "Qi 2014, chang2018: sharp margin"),
-        ("idh", "mismatch", 0.75, "Patel 2017, chang2018: T2 bright, FLAIR suppressed"),
-        ("idh", "frontal", 0.70, "Lai 2011, Carrillo 2012: frontal lobe"),
-        (
-            "codel_1p19q",
-            "age",
-            0.45,
-            "Ceccarelli 2016: older than other mutant tumours",
-        ),
-        (
-            "codel_1p19q",
-            "margin",
-            0.80,
-            "Megyesi 2004, Jenkinson 2006, chang2018: indistinct border",
-        ),
-        (
-            "codel_1p19q",
-            "heterogeneity",
-            0.75,
-            "Megyesi 2004, Jenkinson 2006: mixed signal, calcification",
-        ),
-        (
-            "codel_1p19q",
-            "mismatch",
-            -1.05,
-            "Patel 2017, Broen 2018: the mismatch sign excludes codeletion",
-        ),
-        (
-            "codel_1p19q",
-            "enhancement",
-            0.30,
-            "chang2018: larger enhancing part than other mutant tumours",
-        ),
-        (
-            "codel_1p19q",
-            "oedema",
-            -0.25,
-            "chang2018: vasogenic oedema speaks against codeletion",
-        ),
-        ("codel_1p19q", "frontal", 0.55, "Zlatescu 2001, chang2018: frontal lobe"),
-        (
-            "mgmt",
-            "necrosis",
-            -0.20,
-            "Eoli 2007, chang2018: ring with central necrosis if unmethylated",
-        ),
-        ("mgmt", "oedema", -0.15, "Carrillo 2012: less oedema if methylated"),
-        (
-            "mgmt",
-            "heterogeneity",
-            0.20,
-            "Drabycz 2010, chang2018: heterogeneous, nodular",
-        ),
-        ("mgmt", "frontal", 0.20, "chang2018: slightly more often frontal"),
-        (
-            "grade",
-            "enhancement",
-            0.55,
-            "Asari 1994, Scott 2002: enhancement rises with grade",
-        ),
-        ("grade", "necrosis", 0.60, "Louis 2021: necrosis defines grade 4"),
-        ("grade", "oedema", 0.30, "Asari 1994: oedema rises with grade"),
-        ("grade", "heterogeneity", 0.20, "Asari 1994: heterogeneity rises with grade"),
-        ("grade", "age", 0.15, "Ostrom 2018: higher grades later in life"),
+        (target, *row)
+        for target, rows in (
+            ("idh", _IDH_EFFECTS),
+            ("codel_1p19q", _CODELETION_EFFECTS),
+            ("mgmt", _MGMT_EFFECTS),
+            ("grade", _GRADE_EFFECTS),
+        )
+        for row in rows
     ],
     columns=["target", "attribute", "shift", "source"],
 )

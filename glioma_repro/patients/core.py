@@ -9,9 +9,9 @@ __all__ = ['SEQUENCES', 'TARGETS', 'TARGET_NAMES', 'LOG', 'PARTICIPANTS', 'PREDI
            'log_to', 'cores', 'map_patients', 'processes', 'header_problem', 'read_volume', 'write_volume', 'geometry',
            'check_same_grid', 'Column', 'validate_participants', 'Cohort', 'session_of', 'identity', 'read_ids',
            'Settings', 'Description', 'as_tsv', 'from_bids', 'read_cohort', 'read_participants', 'with_sessions',
-           'Samples', 'SamplesFile', 'read_samples', 'Predictions', 'predictions_of', 'concat', 'read_typed_table',
-           'read_predictions', 'Measurements', 'read_measurements', 'measurements_of', 'set_style', 'show_images',
-           'project_root', 'real_data', 'carried', 'cache_folder']
+           'map_cohort', 'Samples', 'SamplesFile', 'read_samples', 'Predictions', 'predictions_of', 'concat',
+           'read_typed_table', 'read_predictions', 'Measurements', 'read_measurements', 'measurements_of', 'set_style',
+           'show_images', 'project_root', 'real_data', 'carried', 'cache_folder']
 
 # %% ../../nbs/patients/core.ipynb #70daa1c0
 import csv
@@ -1505,6 +1505,26 @@ def _short(folder):
 def __repr__(self: Cohort):
     "One line: name and number of patients."
     return f"Cohort {self.name}: {len(self)} patients"
+
+# %% ../../nbs/patients/core.ipynb #5090c4dd
+def map_cohort(
+    function,  # called as function(participant_id, cohort=cohort, **settings)
+    cohort: Cohort,  # whose patients, in the space to look at
+    nobody: str,  # what the error says if nobody is left: no patient gave a slice
+    jobs: int | None = None,  # processes; all cores if None
+    description: str = "",  # what the progress bar says
+    **settings,  # passed on to every call
+) -> tuple[dict, pd.DataFrame]:  # participant_id: result; participant_id, problem
+    "`map_patients` over a cohort; raises ReproError if nobody is left."
+    results, problems = map_patients(
+        function, cohort.ids, jobs, description, cohort=cohort, **settings
+    )
+    if not results:
+        raise ReproError(
+            f"cohort {cohort.name}: {nobody}; the first problem: "
+            f"{'; '.join(problems['problem'].head(1))}"
+        )
+    return results, problems
 
 # %% ../../nbs/patients/core.ipynb #d5ac7a74
 @dataclass

@@ -516,7 +516,7 @@ def _pixels(picture):
         picture = Image.alpha_composite(black, clear)
     return np.asarray(picture.convert("L"))
 
-
+# %% ../../nbs/patients/curation.ipynb #77dca65a
 def slice_numbers(
     files: list,  # …_<n>.tif and …_<n>_mask.tif
     participant_id: str,  # whom the error shall name

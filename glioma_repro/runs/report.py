@@ -586,11 +586,10 @@ def _link(run, runs, text):
 
 def _cell(run, runs):
     "One run in the matrix: its link, then a line and a picture for each answer."
-    lines = [
-        _link(run, runs, run["folder"].name)
-        + f" <small>{html.escape(str(run['patients']))} patients</small>"
-    ]
-    for answer in (Answer(**one) for one in run.get("headline", [])):
+    answers = [Answer(**one) for one in run.get("headline", [])]
+    opened = f" <small>{html.escape(str(run['patients']))} patients</small>"
+    lines = [_link(run, runs, run["folder"].name) + ("" if answers else opened)]
+    for answer in answers:
         name = TARGET_NAMES.get(answer.target, answer.target)
         interval = (
             f" [{two_digits(answer.low)} to {two_digits(answer.high)}]"
@@ -599,7 +598,9 @@ def _cell(run, runs):
         )
         where = " (external)" if answer.subset == "external" else ""
         figure = f"{answer.measure} {two_digits(answer.value)}{interval}"
-        text = html.escape(f"{name}{where}: {figure}")
+        # those who were scored, not those whom the run opened
+        scored = "" if answer.n is None else f", {answer.n} patients"
+        text = html.escape(f"{name}{where}: {figure}{scored}")
         lines.append(
             "<span "
             f'title="{html.escape(sentence_of(answer), quote=True)}">'
