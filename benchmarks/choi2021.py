@@ -136,7 +136,10 @@ def steps(asked):
         rows.append(("ours, a step (s)", our_step(asked, samples, None)))
         full = our_step(asked, samples, Deformation())
         rows.append(("ours with augmentation, a step (s)", full))
-    head = f"Width {asked.width}, {asked.size} voxels a side, {asked.device}."
+    head = (
+        f"Width {asked.width}, {asked.size} voxels a side, {asked.device}, batch 1; "
+        f"threads: {asked.threads}; steps: {asked.steps}."
+    )
     return [head, "", "| what | value |", "|---|---|"] + [
         f"| {name} | {value:,.4g} |"
         if isinstance(value, float)
