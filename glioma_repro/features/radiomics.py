@@ -96,11 +96,13 @@ def _near_tumour(image, mask, settings):
     ) or not len(found[0]):
         return image, mask
     box = [slice(int(axis.min()), int(axis.max()) + 1) for axis in found[::-1]]
-    return (
-        (image[box], mask[box])
-        if min(part.stop - part.start for part in box) > 1 or mask.GetDimension() == 2
-        else (image, mask)
-    )
+    if min(part.stop - part.start for part in box) > 1 or mask.GetDimension() == 2:
+        image, mask = image[box], mask[box]
+    if sitk.GetArrayViewFromImage(mask).all():
+        # a cuboid: pyradiomics takes a mask without background for an empty one
+        around = [1] * mask.GetDimension()
+        image, mask = (sitk.ConstantPad(one, around, around) for one in (image, mask))
+    return image, mask
 
 # %% ../../nbs/features/radiomics.ipynb #3caca5a3
 _SHAPE_UNITS = {

@@ -13,11 +13,13 @@ from ..patients.cohort import nearest_of
 from ..patients.core import ReproError
 from .classical import SETS, Features
 from .fourteen_layer_cnn import FourteenLayerCNN
+from .hybrid_cnn import LAPTOP, HybridCNN
 from .method import Age, Majority, Method, Model, read_model
 from .multi_scale_cnn import MultiScaleCNN, TextureSVM
 from .multi_task_cnn import MultiTaskCNN
 from .oracle import BayesRule, Oracle
 from .residual_cnn import ResidualCNN
+from .segmentation_unet import SegmentationUNet
 from .shortcut import Shortcut
 from .transfer import TRANSFER
 
@@ -34,6 +36,11 @@ METHODS = {
     "multi-task CNN": MultiTaskCNN(),
     "akkus2017": MultiScaleCNN("akkus2017"),
     "chang2018": ResidualCNN("chang2018"),
+    "segmentation U-Net": SegmentationUNet(),
+    "hybrid CNN": HybridCNN(),
+    "choi2021": HybridCNN("choi2021", **LAPTOP),
+    "choi2021 images": HybridCNN("choi2021 images", uses="images", **LAPTOP),
+    "choi2021 numbers": HybridCNN("choi2021 numbers", uses="numbers", **LAPTOP),
     "vandervoort2022": MultiTaskCNN("vandervoort2022"),
     "14-layer CNN": FourteenLayerCNN(),
     "liu2022": FourteenLayerCNN("liu2022", size=128),

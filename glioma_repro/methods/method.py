@@ -6,7 +6,7 @@
 __all__ = ['TRUSTED', 'classes_of', 'trainable', 'Scores', 'Method', 'state_of', 'check_state', 'Model', 'Majority', 'shares_of',
            'settings_of', 'sign_model', 'card_text', 'read_model', 'Age', 'estimator_scores', 'dealt_labels',
            'relabelled', 'modules_of', 'code_of', 'fingerprint_of', 'hashed_identity', 'quantities_of',
-           'describe_training', 'rows_of', 'people_of', 'Fold', 'run_fold', 'Folds', 'gather_samples',
+           'describe_training', 'rows_of', 'people_of', 'Fold', 'run_fold', 'labels_for', 'Folds', 'gather_samples',
            'common_patients', 'check_splits', 'run_folds', 'plot_folds', 'simple_predictions', 'keep_model',
            'permuted_aurocs', 'Predicted', 'predict_cohort', 'notes_of']
 
@@ -39,6 +39,7 @@ from glioma_repro.patients.cohort import (
 from ..patients.files import checked, listed, read_json
 from glioma_repro.patients.core import (
     COLOURS,
+    PREDICTIONS,
     TARGET_NAMES,
     TARGETS,
     Cohort,
@@ -104,8 +105,8 @@ class Scores:
     values: dict[str, np.ndarray]  # target: (N, K)
     classes: dict[str, tuple[str, ...]]  # target: the K classes
     samples: pd.DataFrame  # N rows: participant_id, and slice where there is one
-    # one a sample, on the patient's own grid, of a method that draws
-    masks: np.ndarray | list | None = None
+    # of a method that draws: participant_id: (D, H, W) uint8 on the patient's own grid
+    masks: dict | None = None
 
     def predictions(
         self,
@@ -154,6 +155,8 @@ class Method:
     # the recipe by which images must be prepared; any if None
     recipe: str | None = field(default=None, kw_only=True)
     binary = False  # of a kind of method: whether it can tell two classes only
+    draws = False  # of a kind of method: whether masks are all that it gives
+    outlined = True  # whether it needs the tumour's mask to look at a picture
 
     def pinned(
         self,
@@ -202,13 +205,13 @@ class Method:
         "What a fitted model says."
         raise NotImplementedError(f"{type(self).__name__}.scores")
 
-    def answers(
+    def answer(
         self,
         model: "Model",  # of this method
         samples: Samples,  # with the model's channels or features
-    ) -> tuple[dict, list | None]:  # of `scores`; a mask a sample
-        "Scores, and masks where the method draws some."
-        return self.scores(model, samples), None
+    ) -> tuple:  # of `scores`; a row a score: participant_id, slice; as Scores.masks
+        "Scores, whose they are, and the masks of a method that draws."
+        return self.scores(model, samples), samples.table, None
 
 # %% ../../nbs/methods/method.ipynb #18985fb3
 def state_of(
@@ -291,7 +294,7 @@ class Model:
                 f"model {self.method.name} was trained on other channels or "
                 f"features; such as {odd[0]!r}"
             )
-        values, masks = self.method.answers(self, samples)
+        values, table, masks = self.method.answer(self, samples)
         if corrected:
             values = {
                 target: reweigh(one, *self.priors[target])
@@ -299,10 +302,8 @@ class Model:
                 else one
                 for target, one in values.items()
             }
-        columns = [
-            name for name in ("participant_id", "slice") if name in samples.table
-        ]
-        return Scores(values, self.classes, samples.table[columns], masks)
+        columns = [name for name in ("participant_id", "slice") if name in table]
+        return Scores(values, self.classes, table[columns], masks)
 
     @property
     def parameters(self) -> int:
@@ -949,7 +950,7 @@ def run_fold(
             temporary.mkdir()
             made = (
                 _fitted(fold, temporary, train, samples, good)
-                if good and len(train)
+                if (good or fold.method.draws) and len(train)
                 else None
             )
             parts = [] if made is None else _scored(fold, made, samples, outside)
@@ -986,6 +987,27 @@ def _is_done(folder, mark):
         return kept["fingerprint"] == mark and same
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
+
+# %% ../../nbs/methods/method.ipynb #b71422db
+def labels_for(
+    samples: Samples,  # that were scored
+    target: str,  # which
+    scored: pd.DataFrame,  # a row a score: participant_id
+):  # (N,) class words of the rows; None where the samples know nothing of it
+    "The label of each score; a method may give a patient several scores, or none."
+    if target not in samples.targets:
+        return None
+    owner = samples.table["participant_id"]
+    if list(owner) == list(scored["participant_id"]):
+        return samples.targets[target]
+    labels = samples.targets[target].set_axis(owner)
+    return labels[~labels.index.duplicated()].reindex(scored["participant_id"])
+
+
+def _joined(parts):
+    "One table; an empty one where a method only draws."
+    nobody = Predictions(pd.DataFrame(columns=list(PREDICTIONS)))
+    return concat(parts) if parts else nobody
 
 # %% ../../nbs/methods/method.ipynb #8d7663de
 def _fitted(fold, folder, train, samples, good):
@@ -1048,7 +1070,7 @@ def _scored(fold, model, samples, outside):
             for target, one in plain.values.items()
         }
         for target in model.classes:
-            labels = mine.targets[target] if target in mine.targets else None
+            labels = labels_for(mine, target, plain.samples)
             parts.append(
                 tuple(
                     replace(plain, values=values).predictions(target, labels, **fields)
@@ -1417,15 +1439,15 @@ def _together(folds, done, failed, problems, samples, outside, keeper):
     table = pd.concat(
         [one for one in problems if len(one)] or [problems[0]], ignore_index=True
     ).reindex(columns=_PROBLEM)
-    if not parts:
+    if not parts and not models:
         raise ReproError(
             "nothing could be trained: "
             + "; ".join(table["problem"].drop_duplicates().head(4))
         )
     empty = pd.DataFrame(columns=["model", "protocol", "repeat", "fold"])
     return Folds(
-        concat(parts),
-        concat(plain),
+        _joined(parts),
+        _joined(plain),
         models,
         pd.concat(histories, ignore_index=True) if histories else empty,
         table,
@@ -1634,7 +1656,7 @@ def predict_cohort(
     )
     known |= dict(model=model.method.name, cohort=cohort.name)
     parts = [
-        scores.predictions(target, samples.targets[target], **known)
+        scores.predictions(target, labels_for(samples, target, scores.samples), **known)
         for target in model.classes
     ]
     return Predicted(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['UNKNOWN', 'PUBLISHED', 'Volumes', 'brought', 'z_scored', 'volume_of', 'volume_cohort', 'JointLoss', 'dice_loss',
-           'smoothed', 'fewer', 'hidden', 'train_network', 'MultiTaskCNN', 'on_own_grid']
+           'smoothed', 'fewer', 'hidden', 'train_network', 'MultiTaskCNN']
 
 # %% ../../nbs/methods/multi_task_cnn.ipynb #137609c9
 import json
@@ -21,6 +21,7 @@ from torch.nn import functional
 from ..images.brain import z_score
 from ..images.patient import read_patient
 from ..images.slices import common_sequences
+from .drawing import on_own_grid, place_of
 from .method import Model, classes_of
 from glioma_repro.methods.network import (
     NetworkMethod,
@@ -121,8 +122,7 @@ def volume_of(
         share = brought(sitk.GetArrayFromImage(found.tumour)[box] > 0, shape)
         # the smallest tumour keeps a voxel
         mask = (share >= min(0.5, max(share.max(), 1e-6))).astype(np.uint8)
-    place = ",".join(f"{one.start}:{one.stop}" for one in box)
-    return dict(inputs=np.stack(inputs), mask=mask, box=place, grid=_size(grid))
+    return dict(inputs=np.stack(inputs), mask=mask) | place_of(box, grid)
 
 
 def _size(shape):
@@ -406,6 +406,7 @@ class MultiTaskCNN(NetworkMethod):
     hide: float = 0.0  # share of the known training labels that `fit` may not see
     patients: float = 1.0  # share of the training patients that `fit` takes
     without: str | None = None  # a sequence that is left out, in training and test
+    outlined = False
 
     def __post_init__(self):
         super().__post_init__()
@@ -499,16 +500,16 @@ def _trained(self: MultiTaskCNN, samples, classes, training, validation, folder,
 # %% ../../nbs/methods/multi_task_cnn.ipynb #0d8500c1
 @patch
 def scores(self: MultiTaskCNN, model, samples):
-    return self.answers(model, samples)[0]
+    return self.answer(model, samples)[0]
 
 
 @patch
-def answers(
+def answer(
     self: MultiTaskCNN,
     model: Model,  # of this method
     samples: Samples,  # volumes
-) -> tuple[dict, list | None]:  # target: (N, K); a mask a patient, on its own grid
-    "Scores and masks, in one pass; no masks where none were learned."
+) -> tuple:  # target: (N, K); whose; participant_id: mask, None where none is learned
+    "Scores and masks, in one pass."
     check_inputs(samples)
     shape = tuple(model.facts["shape"])
     if samples.inputs.shape[1:] != shape:
@@ -522,11 +523,11 @@ def answers(
         logits, tumours = _asked(network, samples, words, self.training)
         found |= {one: torch.softmax(logits[one], 1).numpy() for one in words}
         if drawn is None and self.mask_loss and model.facts["masks"]:
-            drawn = [
-                on_own_grid(tumour, row)
+            drawn = {
+                row.participant_id: on_own_grid(tumour, row.box, row.grid)
                 for tumour, row in zip(tumours, samples.table.itertuples())
-            ]
-    return {target: found[target] for target in model.classes}, drawn
+            }
+    return {one: found[one] for one in model.classes}, samples.table, drawn
 
 
 @torch.inference_mode()
@@ -543,20 +544,6 @@ def _asked(network, samples, classes, training):
             logits[target].append(outputs[target].double().cpu())
         tumours.append(torch.softmax(outputs["mask"].float(), 1)[0, 1].cpu())
     return {target: torch.cat(parts) for target, parts in logits.items()}, tumours
-
-
-def on_own_grid(
-    tumour: torch.Tensor,  # (D, H, W) probabilities of the network's volume
-    row,  # of the samples' table: box and grid
-) -> np.ndarray:  # uint8 on the patient's grid
-    "The mask where it belongs: the more likely of tumour and no tumour."
-    grid = tuple(int(one) for one in row.grid.split(" x "))
-    box = tuple(slice(*map(int, part.split(":"))) for part in row.box.split(","))
-    sides = tuple(one.stop - one.start for one in box)
-    there = functional.interpolate(tumour[None, None], sides, mode="trilinear")[0, 0]
-    whole = np.zeros(grid, np.uint8)
-    whole[box] = there.numpy() > 0.5
-    return whole
 
 # %% ../../nbs/methods/multi_task_cnn.ipynb #66d843b3
 PUBLISHED = MultiTaskCNN(

@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['APPEARANCE_UNITS', 'FINDINGS', 'principal_axes', 'component_scores', 'component_table', 'decisive_component',
            'prototypes', 'show_prototypes', 'plot_components', 'appearance', 'measure_appearance', 'compare_classes',
-           'findings_table', 'plot_appearance', 'seconds_to_answer']
+           'findings_table', 'plot_appearance', 'seconds_to_answer', 'input_gradients', 'grad_cam', 'region_shares']
 
 # %% ../../nbs/networks/explanation.ipynb #f6476fc4
 import numpy as np
 import pandas as pd
+import torch
 from scipy import ndimage, stats
 
 from glioma_repro.patients.core import (
@@ -608,3 +609,73 @@ def seconds_to_answer(
             }
         )
     return pd.DataFrame(rows)
+
+# %% ../../nbs/networks/explanation.ipynb #6813f0c7
+def input_gradients(
+    network,  # torch: pictures in, {target: logits} out
+    inputs: np.ndarray,  # (N, C, H, W)
+    target: str,  # whose called class
+    batch: int = 32,  # pictures at a time
+) -> np.ndarray:  # (N, C, H, W), none below 0
+    "The absolute gradient of the called class's logit by every pixel."
+    found = []
+    for given in _tensors(network, inputs, batch):
+        given.requires_grad_(True)
+        called = network(given)[target].max(1).values.sum()
+        found.append(torch.autograd.grad(called, given)[0].abs().cpu().numpy())
+    return np.concatenate(found)
+
+
+def grad_cam(
+    network,  # torch, with `layers` by name; {target: logits} out
+    inputs: np.ndarray,  # (N, C, H, W)
+    target: str,  # whose called class
+    layer: str,  # a convolutional one
+    batch: int = 32,  # pictures at a time
+) -> np.ndarray:  # (N, H, W), none below 0, brought to the picture's size
+    "Where a layer speaks for the called class; raises ReproError for no such layer."
+    if layer not in network.layers:
+        raise ReproError(f"no layer {layer!r}; layers are {', '.join(network.layers)}")
+    held, found = [], []
+    hook = network.layers[layer].register_forward_hook(
+        lambda module, given, made: held.append(made)
+    )
+    try:
+        for given in _tensors(network, inputs, batch):
+            held.clear()
+            called = network(given)[target].max(1).values.sum()
+            slope = torch.autograd.grad(called, held[0])[0]
+            weights = slope.mean((2, 3), keepdim=True)
+            cam = (weights * held[0].detach()).sum(1, keepdim=True).clamp_min(0)
+            size = given.shape[2:]
+            cam = torch.nn.functional.interpolate(cam, size, mode="bilinear")
+            found.append(cam[:, 0].cpu().numpy())
+    finally:
+        hook.remove()
+    return np.concatenate(found)
+
+
+def _tensors(network, inputs, batch):
+    "The pictures, some at a time, where the network is."
+    device = next(network.parameters()).device
+    for start in range(0, len(inputs), batch):
+        part = np.ascontiguousarray(inputs[start : start + batch], np.float32)
+        yield torch.from_numpy(part).to(device)
+
+# %% ../../nbs/networks/explanation.ipynb #e410dc7b
+def region_shares(
+    maps: np.ndarray,  # (N, H, W), none below 0
+    regions: dict,  # region: (N, H, W) bool
+) -> pd.DataFrame:  # sample, region, share, area, preference (share / area)
+    "How much of each map lies in each region; NaN where a map or a region is empty."
+    total = maps.sum((1, 2))
+    parts = []
+    for name, region in regions.items():
+        inside = (maps * region).sum((1, 2))
+        area = region.mean((1, 2))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            share = np.where(total > 0, inside / total, np.nan)
+            preference = np.where(area > 0, share / area, np.nan)
+        part = dict(sample=np.arange(len(maps)), region=name, share=share, area=area)
+        parts.append(pd.DataFrame(part | dict(preference=preference)))
+    return pd.concat(parts, ignore_index=True)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BRANCHES', 'STAGES', 'residual_network', 'keras_graph', 'Lowered', 'lower', 'raise_weights', 'operator_shares',
-           'layer_flops', 'layer_table', 'totals', 'multi_scale_network', 'fourteen_layer_network']
+           'layer_flops', 'layer_table', 'totals', 'multi_scale_network', 'resnet34', 'fourteen_layer_network']
 
 # %% ../../nbs/networks/networks.ipynb #e557dcce
 import os
@@ -673,6 +673,27 @@ def multi_scale_network(
         _heads(keras.layers.ReLU(name="features")(x), heads, seed),
         name="multi_scale_network",
     )
+
+# %% ../../nbs/networks/networks.ipynb #6488c228
+def resnet34(
+    shape: tuple[int, int, int],  # (C, H, W) of one sample
+    heads: dict[str, int],  # target: number of its classes
+    seed: int = 0,  # of the initial weights
+    width: int = 64,  # channels of the first stage; each further one has twice as many
+    blocks: tuple[int, ...] = (3, 4, 6, 3),  # residual blocks of each stage
+) -> keras.Model:  # picture in, {target: logits} out
+    "choi2021's conventional ResNet: 34 layers, no max pool."
+    given = keras.Input(shape, name="picture")
+    x = _convolution(given, width, 7, 2, "stem", seed)
+    for stage, number in enumerate(blocks):
+        for block in range(number):
+            strides = 2 if stage and not block else 1
+            name = f"stage{stage + 1}_block{block + 1}"
+            x = _block(x, width * 2**stage, strides, name, seed)
+    x = keras.layers.GlobalAveragePooling2D(
+        data_format="channels_first", name="features"
+    )(x)
+    return keras.Model(given, _heads(x, heads, seed), name="resnet34")
 
 # %% ../../nbs/networks/networks.ipynb #5a0242d0
 STAGES = ((16, 2, 0.25), (32, 2, 0.25), (64, 2, 0.0), (128, 5, 0.0))

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['VERSION', 'Training', 'drops', 'best_epoch', 'learning_rate_at', 'sample_weights', 'encode_targets',
-           'masked_cross_entropy', 'keep_memory', 'torch_threads', 'Trained', 'TrainingError', 'epoch_batches',
-           'process', 'share_of', 'mean_of', 'shared', 'training_fingerprint', 'check_inputs', 'check_outputs', 'fit',
-           'predict_scores']
+           'masked_cross_entropy', 'keep_memory', 'torch_threads', 'Trained', 'TrainingError', 'call_network',
+           'epoch_batches', 'process', 'share_of', 'mean_of', 'shared', 'training_fingerprint', 'check_inputs',
+           'check_outputs', 'fit', 'predict_scores']
 
 # %% ../../nbs/networks/training.ipynb #99241251
 import ctypes
@@ -386,6 +386,23 @@ def _optimizer(lowered, training):
         [one for one in groups if one["params"]], lr=training.learning_rate, **options
     )
 
+# %% ../../nbs/networks/training.ipynb #1d9e4cbc
+def _more_of(samples, rows, device):
+    "Some rows of the further arrays."
+    return {
+        name: torch.from_numpy(np.ascontiguousarray(array[rows])).to(device)
+        for name, array in samples.more.items()
+    }
+
+
+def call_network(
+    network,  # a torch module; its `takes` names further arrays that it eats
+    batch: dict,  # inputs, and Samples.more by name
+):  # what the network gives
+    "Calls a network with the pictures and what else it asks for by name."
+    others = [batch[name] for name in getattr(network, "takes", ())]
+    return network(batch["inputs"], *others)
+
 # %% ../../nbs/networks/training.ipynb #dbb321b4
 def _on_device(samples, codes, weights, training):
     "The samples as tensors; a memory map stays where it is."
@@ -410,7 +427,7 @@ def _on_device(samples, codes, weights, training):
                 training.device
             )
         )
-    return data
+    return data | _more_of(samples, slice(None), training.device)
 
 
 def _batch_of(data, rows, device):
@@ -496,6 +513,10 @@ def shared(
     )
 
 # %% ../../nbs/networks/training.ipynb #b2672f7f
+# by the number of axes: pictures, volumes
+_LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
 def _step(run, rows, chance, learning_rate):
     """Forward, backward, update; gives the loss (a tensor) before the update. A loss
     that is not a number changes nothing on a CPU.
@@ -512,14 +533,15 @@ def _step(run, rows, chance, learning_rate):
             )
         else:
             batch["inputs"] = run.augment(batch["inputs"], chance)
-    if training.channels_last and batch["inputs"].ndim == 4:
-        batch["inputs"] = batch["inputs"].contiguous(memory_format=torch.channels_last)
+    layout = _LAYOUTS.get(batch["inputs"].ndim)
+    if training.channels_last and layout is not None:
+        batch["inputs"] = batch["inputs"].contiguous(memory_format=layout)
     with (
         torch.autocast(torch.device(training.device).type, torch.bfloat16)
         if training.precision == "bf16"
         else nullcontext()
     ):
-        outputs = run.called(batch["inputs"])
+        outputs = call_network(run.called, batch)
         outputs = (
             outputs if isinstance(outputs, dict) or not run.one else {run.one: outputs}
         )
@@ -657,6 +679,7 @@ def training_fingerprint(
         codes,
         weights,
         *([] if samples.masks is None else [samples.masks]),
+        *samples.more.values(),
         *([] if validation is None else [validation.inputs]),
     ):
         array = np.asarray(array)
@@ -695,13 +718,13 @@ def check_inputs(
 
 def check_outputs(
     lowered: torch.nn.Module,  # the network
-    example: torch.Tensor,  # (2, ...) two samples
+    example: dict,  # inputs (2, ...), and what else the network takes
     classes: dict[str, tuple[str, ...]],  # target: its classes
 ) -> str:  # the target's name if the network gives a bare tensor, else ""
     "Raises ReproError unless the network gives one row of logits for each target."
     mode = lowered.training
     with torch.no_grad():
-        outputs = lowered.eval()(example)
+        outputs = call_network(lowered.eval(), example)
     lowered.train(mode)
     bare = isinstance(outputs, torch.Tensor)
     if bare and len(classes) == 1:
@@ -756,13 +779,14 @@ def _prepare(network, samples, classes, training, augment, loss):
     check_inputs(samples)
     codes, weights = encode_targets(samples, classes, training.balance)
     lowered = lower(network).to(training.device)
-    if training.channels_last and np.ndim(samples.inputs) == 4:
-        lowered = lowered.to(memory_format=torch.channels_last)
+    layout = _LAYOUTS.get(np.ndim(samples.inputs))
+    if training.channels_last and layout is not None:
+        lowered = lowered.to(memory_format=layout)
     data = _on_device(samples, codes, weights, training)
     one = (
         check_outputs(
             lowered,
-            _batch_of(data, np.arange(min(2, len(samples))), training.device)["inputs"],
+            _batch_of(data, np.arange(min(2, len(samples))), training.device),
             classes,
         )
         if loss is masked_cross_entropy
@@ -867,8 +891,7 @@ def fit(
             if not run.finished:
                 _epochs(
                     run,
-                    codes[:, 0],
-                    weights[:, 0] > 0,
+                    *_first_target(codes, weights),
                     validation,
                     classes,
                     save,
@@ -907,6 +930,13 @@ def _finish(trained, run):
     return trained
 
 # %% ../../nbs/networks/training.ipynb #f235c3dd
+def _first_target(codes, weights):
+    "Codes and whether they are known; without a target every sample is of one kind."
+    if not codes.shape[1]:
+        return np.zeros(len(codes), int), np.ones(len(codes), bool)
+    return codes[:, 0], weights[:, 0] > 0
+
+
 class _NotFinite(Exception):
     "The loss of a step is NaN or infinite."
 
@@ -1039,12 +1069,13 @@ def _validation_loss(run, validation, classes):
     data = _on_device(validation, codes, weights, run.training)
     run.lowered.eval()
     total = 0.0
+    # volumes are large: as many at a time as in a training step
+    size = 128 if np.ndim(validation.inputs) < 5 else run.training.batch
     for rows in np.array_split(
-        np.arange(len(validation)),
-        max(1, len(validation) // (128 if data["inputs"].ndim < 5 else 1)),
+        np.arange(len(validation)), max(1, len(validation) // size)
     ):
         batch = _batch_of(data, rows, run.training.device)
-        outputs = run.called(batch["inputs"])
+        outputs = call_network(run.called, batch)
         total += float(
             run.loss(outputs if not run.one else {run.one: outputs}, batch)
         ) * len(rows)
@@ -1094,12 +1125,13 @@ def predict_scores(
                     samples.inputs[start : start + batch], dtype=np.float32
                 )
             ).to(training.device)
+            more = _more_of(samples, slice(start, start + batch), training.device)
             with (
                 torch.autocast(torch.device(training.device).type, torch.bfloat16)
                 if training.precision == "bf16"
                 else nullcontext()
             ):
-                outputs = lowered(inputs)
+                outputs = call_network(lowered, {"inputs": inputs} | more)
             outputs = (
                 outputs if isinstance(outputs, dict) else {next(iter(classes)): outputs}
             )

@@ -31,6 +31,7 @@ from glioma_repro.images.preprocess import (
 )
 from ..images.slices import show_slices
 from ..methods.catalogue import load_model
+from ..methods.drawing import write_masks
 from glioma_repro.methods.method import (
     Model,
     Predicted,
@@ -635,7 +636,8 @@ def with_what_it_needs(
     tumour's mask where it looks at images, the age where it sees nothing else.
     """
     nobody = pd.DataFrame(columns=["participant_id", "problem"])
-    if not set(model.names) <= {"age", "nothing"} and cohort.mask_source is None:
+    needed = model.method.outlined and not set(model.names) <= {"age", "nothing"}
+    if needed and cohort.mask_source is None:
         raise ReproError(
             f"model {model.method.name} looks at the tumour, and cohort {cohort.name} "
             "has no tumour masks: give one (--mask FILE), drawn on one of the images"
@@ -686,23 +688,7 @@ def _mark_in(path):
 
 def _write_masks(asked, folder):
     "The masks of a method that draws, on the grid of the images that it saw."
-    masks, table = asked.answer.scores.masks, asked.answer.scores.samples
-    if masks is None:
-        return
-    for one in asked.ids:
-        patient = read_patient(one, asked.ready.cohort, tumour="no")
-        size = patient.grid.GetSize()[::-1]
-        rows = table[table["participant_id"] == one]
-        whole = np.zeros(size, np.uint8)
-        for number, row in rows.iterrows():
-            drawn = np.asarray(masks[number])
-            place = slice(None) if drawn.ndim == 3 else row["slice"]
-            if drawn.shape != whole[place].shape:
-                raise ReproError(
-                    f"{one}: the mask has {drawn.shape} voxels, the image "
-                    f"{whole[place].shape}; a method draws on the grid that it reads"
-                )
-            whole[place] = drawn > 0
-        image = sitk.GetImageFromArray(whole)
-        image.CopyInformation(patient.grid)
-        write_volume(image, folder / f"{one}_label-tumor_mask.nii.gz")
+    masks = asked.answer.scores.masks or {}
+    known = {one: masks[one] for one in asked.ids if one in masks}
+    if known:
+        write_masks(asked.ready.cohort, known, folder)

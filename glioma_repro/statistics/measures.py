@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['AUROC_INTERVALS', 'SOURCE', 'MEASURES', 'MORE_MEASURES', 'EVALUATION', 'binormal_scores', 'patient_weights',
-           'sums_by_score', 'auroc', 'auprc', 'auroc_one_vs_rest', 'auroc_one_vs_one', 'called', 'confusion',
-           'from_confusion', 'brier', 'calibration_line', 'calibration_curve', 'proportion_interval',
+           'sums_by_score', 'auroc', 'auprc', 'auprc_interpolated', 'auroc_one_vs_rest', 'auroc_one_vs_one', 'called',
+           'confusion', 'from_confusion', 'brier', 'calibration_line', 'calibration_curve', 'proportion_interval',
            'proportion_method', 'placements', 'auroc_parts', 'auroc_covariance', 'freedom_of', 'newcombe_interval',
            'auroc_interval', 'delong', 'effective', 'delong_unpaired', 'Scores', 'classes_of', 'one_source', 'runs_of',
            'scores_of', 'measure_names', 'measure_all', 'too_few', 'bootstrap_interval', 'bootstrap_values',
@@ -158,6 +158,27 @@ def auprc(
     with np.errstate(invalid="ignore", divide="ignore"):
         precision = np.where(called > 0, true / called, 0.0)
         value = (up * precision).sum(1) / true[:, -1]
+    return float(value[0]) if weights is None else value
+
+# %% ../../nbs/statistics/measures.ipynb #63c57282
+def auprc_interpolated(
+    positive,  # (N,) whether each patient is of the positive class
+    score,  # (N,) score, any monotone scale
+    weights=None,  # (B, N) weight of each patient in each draw; all 1 if None
+):  # float, or (B,) with weights; NaN where there is no positive
+    "Area under the precision-recall curve as Davis and Goadrich interpolate it."
+    positive, score, matrix = _prepared(positive, score, weights)
+    up, down = (one[:, ::-1] for one in sums_by_score(positive, score, matrix))
+    true, false = np.cumsum(up, axis=1), np.cumsum(down, axis=1)
+    before, wrong = true - up, false - down
+    with np.errstate(invalid="ignore", divide="ignore"):
+        slope = down / up
+        rest = wrong - slope * before
+        # the integral of t / ((1 + slope) t + rest) from before to true
+        ratio = ((1 + slope) * true + rest) / ((1 + slope) * before + rest)
+        bend = np.where(np.abs(rest) > 1e-12, rest * np.log(ratio), 0.0)
+        area = up / (1 + slope) - bend / (1 + slope) ** 2
+        value = np.where(up > 0, area, 0.0).sum(1) / true[:, -1]
     return float(value[0]) if weights is None else value
 
 # %% ../../nbs/statistics/measures.ipynb #637e5e8a
