@@ -18,7 +18,7 @@ from glioma_repro.patients.core import write_text
 
 def rows_of(folder: Path) -> list[dict]:
     "One row a target of one run."
-    results = json.loads((folder / "results.json").read_text())
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     tables = {
         key: pd.DataFrame(one["rows"], columns=one["columns"])
         for key, one in results["tables"].items()

@@ -16,7 +16,7 @@ import numpy as np
 import SimpleITK as sitk
 from PIL import Image
 
-from glioma_repro.patients.core import cores, project_root, real_data
+from glioma_repro.patients.core import cores, project_root, real_data, write_text
 from glioma_repro.patients.curation import curate, slice_numbers
 from glioma_repro.patients.store import Case, source_files
 
@@ -110,9 +110,7 @@ def main():
         f"cores of an {processor()}, other work on the machine; "
         f"ratio: to the bare work.\n\n{table}\n"
     )
-    results = project_root() / "benchmarks" / "results"
-    results.mkdir(exist_ok=True)
-    (results / "curate.md").write_text(text)
+    write_text(project_root() / "benchmarks" / "results" / "curate.md", text)
     print(text)
 
 

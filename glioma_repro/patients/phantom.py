@@ -11,7 +11,6 @@ __all__ = ['PhantomSettings', 'phantom_settings', 'sequence_grid', 'scan', 'make
 import importlib
 import inspect
 import shutil
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
 from functools import lru_cache
@@ -20,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import SimpleITK as sitk
+from filelock import FileLock
 from scipy.special import logit
 
 from glioma_repro.patients.anatomy import (
@@ -375,23 +375,6 @@ def make_patient(
     return read_json(truth / "anat" / f"{participant_id}_latent.json")
 
 # %% ../../nbs/patients/phantom.ipynb #4c7635d1
-@contextmanager
-def _locked(path):
-    """One process at a time makes a phantom in one folder; the others wait. The lock
-    ends with its process.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as stream:
-        try:
-            import fcntl
-
-            fcntl.flock(stream, fcntl.LOCK_EX)
-        # Windows: two processes at once would do the same work twice
-        except ImportError:
-            pass
-        yield
-
-
 # the modules whose code goes into the images
 _MAKERS = ("anatomy", "scanner", "phantom")
 
@@ -453,7 +436,9 @@ def make_phantom(
     )
     folder = Path(folder)
     try:
-        with _locked(folder / ".lock"):
+        folder.mkdir(parents=True, exist_ok=True)
+        # one process at a time; the others wait. The lock ends with its process
+        with FileLock(folder / ".lock"):
             _claim(folder, settings)
             labels = draw_labels(
                 settings.patients, settings.sites, settings.seed, settings.site_labels
