@@ -6,7 +6,9 @@ begins with the slow imports done (they cost more than most lessons).
 Studies are not lessons: tests/ runs them as a user does, on a phantom small enough.
 """
 
+import atexit
 import multiprocessing
+import os
 import sys
 import time
 from multiprocessing.pool import ThreadPool
@@ -25,7 +27,11 @@ def run_cells(path):
 
     flags = get_config().tst_flags.split()
     passed, _ = test_nb(path, skip_flags=flags, basepath=ROOT)
-    sys.exit(0 if passed else 1)
+    # as a program ends; a forked process would wait for joblib's idle workers instead
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0 if passed else 1)
 
 
 def run_lesson(path):

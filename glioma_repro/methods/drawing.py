@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from ..images.patient import read_patient
 from ..images.registration import resample
-from .method import Method, read_model, rows_of
+from .method import Method, rows_of
 from glioma_repro.patients.core import (
     Cohort,
     Measurements,
@@ -66,16 +66,11 @@ def fold_models(
 ):  # yields Model and the Samples of its test patients
     "The model of every fold with the patients that it has not seen."
     samples = run.samples[method.name]
-    for split in splits:
-        found = [
-            path
-            for (name, protocol, one, fold), path in run.models.items()
-            if (name, one, fold) == (method.name, repeat, split.fold)
-            and ", permuted" not in str(protocol)
-        ]
+    for split in (one for one in splits if one.repeat == repeat):
+        model = run.fold_model(method, split)
         rows = rows_of(samples, split.test)
-        if found and split.repeat == repeat and len(rows):
-            yield read_model(found[0], [type(method)]), samples.take(rows)
+        if model is not None and len(rows):
+            yield model, samples.take(rows)
 
 
 def masks_out_of_fold(

@@ -34,7 +34,7 @@ from glioma_repro.patients.cohort import (
     Split,
     check_no_leak,
     patient_splits,
-    usable_targets,
+    tried_targets,
 )
 from ..patients.files import checked, listed, read_json
 from glioma_repro.patients.core import (
@@ -1119,6 +1119,18 @@ class Folds:
             )
         return read_model(found[0], [type(method)])
 
+    def fold_model(
+        self,
+        method: Method,  # whose
+        split: Split,  # on whose training patients
+    ) -> Model | None:  # None where it failed
+        "The model that was fitted on the true labels of a split's training patients."
+        key = method.name, split.repeat, split.fold
+        for (name, protocol, repeat, fold), path in self.models.items():
+            if (name, repeat, fold) == key and ", permuted" not in str(protocol):
+                return read_model(path, [type(method)])
+        return None
+
 # %% ../../nbs/methods/method.ipynb #d8c9b7e3
 def gather_samples(
     methods,  # list of Method
@@ -1521,12 +1533,7 @@ def simple_predictions(
         raise ReproError(
             f"cohort {cohort.name} has no ages; give a table of predictions instead"
         )
-    usable = usable_targets(cohort, targets, folds).query("usable")["target"].tolist()
-    if not usable:
-        raise ReproError(
-            f"cohort {cohort.name}: no target has two classes with {folds} patients "
-            "each"
-        )
+    _, usable = tried_targets(cohort, targets, folds)
     splits = patient_splits(cohort, usable, folds, repeats, seed)
     return run_folds(
         [Majority(), Age()],

@@ -7,7 +7,6 @@ __all__ = ['UNKNOWN', 'PUBLISHED', 'Volumes', 'brought', 'z_scored', 'volume_of'
            'smoothed', 'fewer', 'hidden', 'train_network', 'MultiTaskCNN']
 
 # %% ../../nbs/methods/multi_task_cnn.ipynb #137609c9
-import json
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,7 +40,9 @@ from glioma_repro.patients.core import (
     Samples,
     generator,
     map_cohort,
+    write_json,
 )
+from ..patients.files import read_json
 
 # %% ../../nbs/methods/multi_task_cnn.ipynb #494f8125
 @dataclass(frozen=True)
@@ -362,7 +363,7 @@ def _joined(rank, processes, place, network, samples, classes, training, setting
             save_file(state, str(Path(place) / "weights.safetensors"))
             trained.history.to_csv(Path(place) / "history.csv", index=False)
             about = dict(priors=trained.priors, stopped=trained.stopped)
-            (Path(place) / "about.json").write_text(json.dumps(about))
+            write_json(Path(place) / "about.json", about)
         torch.distributed.barrier()
     finally:
         torch.distributed.destroy_process_group()
@@ -373,7 +374,7 @@ def _gathered(place, network, classes, training):
     from safetensors.torch import load_file
 
     network.load_state_dict(load_file(str(place / "weights.safetensors")))
-    about = json.loads((place / "about.json").read_text())
+    about = read_json(place / "about.json")
     history = pd.read_csv(place / "history.csv", float_precision="round_trip")
     return Trained(
         network,

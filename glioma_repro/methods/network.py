@@ -228,14 +228,9 @@ def layer_parts(
         )
     samples, parts = run.samples[method.name], []
     for split in splits:
-        found = [
-            path
-            for (name, _, repeat, fold), path in run.models.items()
-            if (name, repeat, fold) == (method.name, split.repeat, split.fold)
-        ]
-        if not found:
+        model = run.fold_model(method, split)
+        if model is None:
             continue
-        model = read_model(found[0], [type(method)])
         full = _filled(samples, model.arrays["moments"])
         network, (train, test) = (
             network_of(model),
