@@ -130,18 +130,16 @@ def campaign(what, words_for, place, kills):
     """One row: the same command with and without kills."""
     whole, killed = place / f"{what}-whole", place / f"{what}-killed"
     seconds = finish(words_for(whole))
-    random, alive, interrupted = generator("kills", what), 0, 0
-    for number in range(kills):
+    random, alive, done = generator("kills", what), 0, 0
+    while done < kills:
         process = start(words_for(killed))
         time.sleep(float(random.uniform(0, 1.2 * seconds)))
-        interrupted += process.poll() is None
-        word = signal.SIGKILL if number % 3 else signal.SIGTERM
         if process.poll() is None:
-            os.kill(process.pid, word)
-        process.wait()
-        alive += left_over(process.pid)
-        # from the start again, or most kills would hit a finished one
-        if number % 5 == 4:
+            os.kill(process.pid, signal.SIGKILL if done % 3 else signal.SIGTERM)
+            process.wait()
+            alive += left_over(process.pid)
+            done += 1
+        else:  # it had ended before: from the start again
             shutil.rmtree(killed, ignore_errors=True)
     finish(words_for(killed))
     one, two = content(whole), content(killed)
@@ -153,7 +151,6 @@ def campaign(what, words_for, place, kills):
         command=what,
         seconds=round(seconds, 1),
         kills=kills,
-        interrupted=interrupted,
         processes_left=alive,
         half_written=len(halves),
         files=len(one),

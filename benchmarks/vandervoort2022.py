@@ -11,6 +11,7 @@ python benchmarks/vandervoort2022.py [--full] [--device cuda] [--steps 6]
 import argparse
 import importlib.util
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -140,7 +141,7 @@ def main():
     lines += [f"| {name} | {value:.3g} |" for name, value in rows]
     text = "\n".join(lines) + "\n"
     print(text)
-    write_text("benchmarks/results/vandervoort2022.md", text)
+    write_text(Path(__file__).parent / "results" / "vandervoort2022.md", text)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import pytest
 import SimpleITK as sitk
 from PIL import Image
 
+from glioma_repro.images.pictures import find_copies, with_copies_joined
 from glioma_repro.patients import curation
 from glioma_repro.patients import store as store_module
 from glioma_repro.patients.cohort import (
@@ -1356,6 +1357,14 @@ def test_real_pictures(tmp_path):
         and table["tumor"].value_counts().to_dict() == dict(present=155, absent=98)
     )
     copies = table["identity"].value_counts()
-    # byte-identical ones: 29 pairs, 25 redundant
-    assert (copies * (copies - 1) // 2).sum() >= 29 and len(table) - len(copies) >= 25
+    # of equal pixels: 29 pairs, 25 redundant
+    assert (copies * (copies - 1) // 2).sum() == 29 and len(table) - len(copies) == 25
     assert (table.groupby("identity")["tumor"].nunique() == 1).all()
+    # what images/pictures and methods/picture_study say of them
+    source = data / "brain_mri_yes_no"
+    cohort = curate("brain-mri-yes-no", source, tmp_path / "out", jobs=1)
+    pairs, _ = find_copies(cohort, jobs=1)
+    assert pairs["kind"].value_counts().to_dict() == {"near": 45, "equal": 29}
+    assert len({*pairs["first"], *pairs["second"]}) == 86
+    joined = with_copies_joined(cohort, pairs)
+    assert len(joined) == 253 and joined.identities().nunique() == 203

@@ -329,7 +329,9 @@ def test_a_picture(tmp_path, what):
         )
     cases, problems, _ = find_yes_no([tmp_path])
     said = len(problems) == 1 and "bad" in problems[0][0]
-    assert said or what.startswith(("link", "a name"))
+    # a link to nothing is no file, and ?.png is a picture whose name has signs alone
+    assert said == (what in ("text", "cut off", "empty"))
+    assert len(cases) == (3 if what == "a name of signs" else 2)
     assert {one.participant_id for one in cases} >= {"sub-yesfine", "sub-nofine"}
 
 
@@ -366,6 +368,10 @@ def test_pictures_of_every_mode(tmp_path):
     clear = np.stack([grey] * 3 + [np.full_like(grey, 255)], -1)
     clear[:5, :, 3] = 0
     Image.fromarray(clear, "RGBA").save(place / "clear.png")
+    # one grey value is said to be transparent; there is no alpha
+    marked = np.minimum(grey, 254)
+    marked[:5] = 255
+    Image.fromarray(marked).save(place / "marked.png", transparency=255)
     Image.fromarray(grey).convert("CMYK").save(place / "inks.tif")
     turned = Image.fromarray(grey)
     exif = turned.getexif()
@@ -375,6 +381,8 @@ def test_pictures_of_every_mode(tmp_path):
     np.testing.assert_allclose(found, grey * 255.0 / grey.max(), atol=1)
     found = curated_as(tmp_path, "clear")
     assert not found[:5].any() and np.abs(found[5:].astype(int) - grey[5:]).max() <= 1
+    found = curated_as(tmp_path, "marked")
+    assert not found[:5].any() and np.array_equal(found[5:], marked[5:])
     inks = curated_as(tmp_path, "inks").astype(int)
     assert np.abs(inks - grey).max() <= 2
     assert np.array_equal(curated_as(tmp_path, "turned"), np.rot90(grey, -1))

@@ -37,7 +37,7 @@ from glioma_repro.methods.multi_scale_cnn import (
     TextureSVM,
     protocol_splits,
 )
-from glioma_repro.methods.network import channel_moments, fill_channels
+from glioma_repro.images.slices import channel_moments, fill_channels
 from glioma_repro.methods.oracle import Oracle
 from glioma_repro.methods.residual_cnn import ResidualCNN
 from glioma_repro.networks.training import Training
@@ -254,7 +254,7 @@ def test_filling_is_least_squares():
     np.testing.assert_allclose(
         filled[0, 1], weights[0] * holes[0, 0] + weights[1], atol=1e-4
     )
-    with pytest.raises(ReproError, match="no training patient has every sequence"):
+    with pytest.raises(ReproError, match="no patient to learn from has every"):
         fill_channels(holes, channel_moments(holes[:1]))
 
 
@@ -426,18 +426,20 @@ def test_nothing_untrusted_is_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[]", "{", '{"kind": "Age"}', '{"kind": ["Age"], "settings": 3}']
+    "content, said",
+    [
+        ("", "card.json, line 1"),
+        ("[]", "card.json holds []"),
+        ("{", "card.json, line 1"),
+        ('{"kind": "Age"}', "is no saved model, or a damag"),
+        ('{"kind": ["Age"], "settings": 3}', "is no saved model, or a damag"),
+    ],
 )
-def test_a_damaged_card_is_one_clear_error(tmp_path, content):
+def test_a_damaged_card_is_one_clear_error(tmp_path, content, said):
     (tmp_path / "card.json").write_text(content)
-    with pytest.raises(ReproError, match=re.escape(str(tmp_path))) as refused:
+    with pytest.raises(ReproError, match=re.escape(said)) as refused:
         load_model(tmp_path)
-    wanted = (
-        "card.json, line 1",
-        "card.json holds []",
-        "is no saved model, or a damag",
-    )
-    assert any(one in str(refused.value) for one in wanted)
+    assert str(tmp_path) in str(refused.value)
 
 
 def test_a_model_does_not_replace_what_is_no_model(tmp_path):

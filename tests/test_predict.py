@@ -126,7 +126,7 @@ def test_one_patient_by_files(asked, tmp_path, capsys):
     ]
     assert main([*call, *images, *mask]) == 0
     page = (tmp_path / "a" / "report.html").read_text(encoding="utf-8")
-    assert "on one grid" in page or "images are ready" in page or "as they are" in page
+    assert "the files lie on one grid, and they are taken as such" in page
     # a model that needs four sequences says which is missing
     assert main([*call[:-3], str(tmp_path / "b"), *images[2:], *mask]) == 1
     assert "no T1w" in capsys.readouterr().err

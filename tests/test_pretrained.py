@@ -169,5 +169,22 @@ def test_the_command_fetches_by_name(served, monkeypatch, capsys):
 
 def test_a_wrong_manifest_names_the_entry(tmp_path):
     (tmp_path / "bad.yaml").write_text("VGG16:\n  file: a\n  url: b\n")
-    with pytest.raises(ReproError, match="VGG16: bytes"):
+    with pytest.raises(ReproError, match="bad.yaml: VGG16: the key bytes is missing"):
         weight_files(tmp_path / "bad.yaml")
+    (tmp_path / "odd.yaml").write_text("VGG16: {file: a, url: b, bytes: 3, mdd: x}\n")
+    with pytest.raises(ReproError, match="unknown key 'mdd'; did you mean md5"):
+        weight_files(tmp_path / "odd.yaml")
+
+
+def test_a_damaged_note_of_checksums_is_named(tmp_path):
+    (tmp_path / "VGG16.h5").write_bytes(b"whole")
+    (tmp_path / "made.yaml").write_text("VGG16: {file: VGG16.h5, url: a, bytes: 5}\n")
+    assert weights_path("VGG16", tmp_path, tmp_path / "made.yaml").exists()
+    (tmp_path / "SHA256SUMS").write_text("VGG16.h5\n")
+    with pytest.raises(ReproError, match="SHA256SUMS is damaged: 'VGG16.h5'"):
+        weights_path("VGG16", tmp_path, tmp_path / "made.yaml")
+
+
+def test_an_unknown_network_is_named():
+    with pytest.raises(ReproError, match="name='VGG61'; it is one of .*VGG16"):
+        pretrained_network("VGG61", (1, 64, 64), {"tumor": 2})

@@ -193,7 +193,8 @@ def findings_text(table: pd.DataFrame, alt: str) -> str:
     return (
         f"## What it found\n\nOn {cohorts}, every patient scored by models that had "
         f"not seen that patient:\n\n![{words}](gallery/findings.png)\n\n"
-        f"```sh\n{commands}\n```"
+        "*Published* is the paper's own figure, of other patients; for how long the "
+        f"networks were trained here stands in the command:\n\n```sh\n{commands}\n```"
     )
 
 

@@ -29,7 +29,7 @@ from glioma_repro.patients.core import (
     check_same_grid,
     concat,
     fingerprint,
-    map_patients,
+    map_cohort,
     measurements_of,
     set_style,
     sha256_of,
@@ -540,19 +540,14 @@ def extract_features(
         raise ReproError(
             f"cohort {cohort.name} has no tumour masks; segment the tumours first"
         )
-    results, problems = map_patients(
+    results, problems = map_cohort(
         patient_features,
-        cohort.ids,
+        cohort,
+        "no patient could be measured",
         jobs,
         description,
-        cohort=cohort,
         outside_tumour=outside_tumour,
     )
-    if not results:
-        raise ReproError(
-            f"cohort {cohort.name}: no patient could be measured; the first: "
-            f"{problems.iloc[0]['problem']}"
-        )
     sequences = [
         one
         for one in SEQUENCES

@@ -17,9 +17,8 @@ from glioma_repro.patients.core import (
     SEQUENCES,
     Cohort,
     PatientError,
-    ReproError,
     check_same_grid,
-    map_patients,
+    map_cohort,
 )
 
 # %% ../../nbs/images/patient.ipynb #04b00006
@@ -245,7 +244,7 @@ def _region(images, brain, participant_id):
 
 # %% ../../nbs/images/patient.ipynb #04b00017
 def _one_patient(participant_id, cohort):
-    "A row of `judge_cohort`, for map_patients."
+    "A row of `judge_cohort`, for map_cohort."
     found = read_patient(participant_id, cohort, tumour="known")
     size = found.grid.GetSpacing()
     tumour = found.tumour
@@ -267,13 +266,8 @@ def judge_cohort(
     pd.DataFrame, pd.DataFrame
 ]:  # one row a patient; who cannot be used, and why
     "Reads and judges every patient; raises ReproError if nobody can be used."
-    rows, problems = map_patients(
-        _one_patient, cohort.ids, jobs, "reading", cohort=cohort
+    rows, problems = map_cohort(
+        _one_patient, cohort, "no patient can be used", jobs, "reading"
     )
-    if not rows:
-        raise ReproError(
-            f"cohort {cohort.name}: no patient can be used; the first: "
-            f"{problems['problem'].iloc[0]}"
-        )
     table = pd.DataFrame(rows).T.rename_axis("participant_id").reset_index()
     return table, problems

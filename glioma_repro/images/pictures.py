@@ -7,6 +7,7 @@ __all__ = ['COPY_RULES', 'FACTS', 'has_pictures', 'read_slice', 'squeezed', 'per
            'with_copies_joined', 'show_copies', 'picture_samples', 'picture_facts', 'fact_samples', 'review_pictures']
 
 # %% ../../nbs/images/pictures.ipynb #42c62a1e
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,6 @@ from glioma_repro.patients.core import (
     ReproError,
     Samples,
     map_cohort,
-    map_patients,
     read_volume,
     show_images,
 )
@@ -101,7 +101,7 @@ def find_copies(
     """Pairs of pictures that are one patient by their looks: first, second, kind
     (equal or near), bits, correlation; and who could not be read.
     """
-    found, problems = map_patients(_signature, cohort.ids, jobs, cohort=cohort)
+    found, problems = map_cohort(_signature, cohort, "no picture could be read", jobs)
     ids = list(found)
     hashes = np.array([found[one][1] for one in ids])
     looks = np.array([found[one][2] for one in ids])
@@ -141,7 +141,7 @@ def with_copies_joined(
     _, group = connected_components(links, directed=False)
     leader = pd.Series(cohort.ids).groupby(group).transform("first")
     table = cohort.participants.assign(identity="picture-of-" + leader.to_numpy())
-    joined = _replaced(cohort, table)
+    joined = replace(cohort, participants=table)
     odd = _contradicting(joined)
     if not odd:
         return joined
@@ -150,13 +150,6 @@ def with_copies_joined(
     joined.problems = pd.concat([joined.problems, said], ignore_index=True)
     keep = [one for one in joined.ids if one not in set(odd)]
     return joined.subset(keep, "a copy stands in the other class")
-
-
-def _replaced(cohort, table):
-    "The cohort with another table."
-    from dataclasses import replace
-
-    return replace(cohort, participants=table)
 
 
 def _contradicting(cohort):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Slicing', 'ready', 'tumour_slices', 'tumour_box', 'cut', 'resize', 'embed', 'patient_volumes', 'slice_arrays',
-           'common_sequences', 'impute_channels', 'slice_cohort', 'show_slices']
+           'common_sequences', 'channel_moments', 'fill_channels', 'slice_cohort', 'show_slices']
 
 # %% ../../nbs/images/slices.ipynb #7c799a04
 from dataclasses import dataclass
@@ -262,27 +262,50 @@ def common_sequences(
         )
     return found
 
-
-def impute_channels(
+# %% ../../nbs/images/slices.ipynb #51c70c03
+def channel_moments(
     inputs: np.ndarray,  # (N, C, H, W); a missing channel is NaN throughout
+) -> np.ndarray:  # (C + 1, C + 1): sums of products of the channels and 1
+    """What least squares between channels needs, from the pictures that have them all;
+    zeros if none has.
+    """
+    moments = np.zeros((inputs.shape[1] + 1,) * 2)
+    for start in range(0, len(inputs), 256):
+        part = np.asarray(inputs[start : start + 256], np.float64)
+        part = part[~np.isnan(part).any((1, 2, 3))]
+        pixels = part.transpose(0, 2, 3, 1).reshape(-1, inputs.shape[1])
+        pixels = np.column_stack([pixels, np.ones(len(pixels))])
+        moments += pixels.T @ pixels
+    return moments
+
+
+def fill_channels(
+    inputs: np.ndarray,  # (N, C, H, W); a missing channel is NaN throughout
+    # of channel_moments; of training patients, where some are tested
+    moments: np.ndarray,
 ) -> np.ndarray:  # the same without NaN
-    """Fills missing channels by least squares from the present ones; raises ReproError
-    if no picture has them all.
+    """Fills missing channels from the present ones; raises ReproError if no picture
+    had them all.
     """
     lacking = np.isnan(inputs).all((2, 3))
-    whole = inputs[~lacking.any(1)]
-    if len(whole) == 0:
+    if not lacking.any():
+        return inputs
+    if not moments.any():
         raise ReproError(
-            "no patient has every sequence: nothing to impute from; name fewer "
-            "sequences"
+            "no patient to learn from has every sequence: nothing to fill a missing "
+            "one from; name fewer sequences"
         )
-    filled = inputs.copy()
-    pixels = whole.transpose(0, 2, 3, 1).reshape(-1, whole.shape[1]).astype(np.float64)
+    filled = np.array(inputs, np.float32)
     for pattern in np.unique(lacking[lacking.any(1)], axis=0):
-        design = np.column_stack([pixels[:, ~pattern], np.ones(len(pixels))])
-        weights, *_ = np.linalg.lstsq(design, pixels[:, pattern], rcond=None)
+        known = np.append(~pattern, True)
+        gone = np.append(pattern, False)
+        weights, *_ = np.linalg.lstsq(
+            moments[np.ix_(known, known)], moments[np.ix_(known, gone)], rcond=None
+        )
         rows = (lacking == pattern).all(1)
-        present = inputs[rows][:, ~pattern].transpose(0, 2, 3, 1)
+        present = np.asarray(inputs[rows][:, ~pattern], np.float64).transpose(
+            0, 2, 3, 1
+        )
         filled[np.ix_(rows, pattern)] = (
             present @ weights[:-1] + weights[-1]
         ).transpose(0, 3, 1, 2)
@@ -341,6 +364,8 @@ def slice_cohort(
     pictures, masks, rows = (list(part) for part in zip(*results.values()))
     table = pd.concat(rows, ignore_index=True)
     inputs = np.concatenate(pictures)
+    if missing == "impute":
+        inputs = fill_channels(inputs, channel_moments(inputs))
     imputed = table.loc[
         table["imputed"] != "", ["participant_id", "imputed"]
     ].drop_duplicates()
@@ -351,7 +376,7 @@ def slice_cohort(
         {one: cohort.labels(one) for one in targets}, index=cohort.ids
     )
     samples = Samples(
-        impute_channels(inputs) if len(imputed) and missing == "impute" else inputs,
+        inputs,
         table,
         labels.loc[table["participant_id"]],
         sequences,

@@ -16,7 +16,7 @@ from ..images.slices import Slicing, common_sequences, slice_cohort
 from .network import NetworkMethod
 from ..networks.augmentation import Augmentation
 from ..networks.networks import fourteen_layer_network
-from ..networks.training import Training
+from ..networks.training import Training, best_epoch
 from ..patients.core import ReproError
 
 # %% ../../nbs/methods/fourteen_layer_cnn.ipynb #4d5ba61a
@@ -80,14 +80,9 @@ class StoppingRule:
     change: float = 0.001  # of the validation loss, that counts as better
     epochs: int = 8  # without it
 
-    def __call__(self, losses) -> bool:
-        best, since = np.inf, 0
-        for loss in losses:
-            since = 0 if loss < best - self.change else since + 1
-            best = loss if since == 0 else best
-            if since >= self.epochs:
-                return True
-        return False
+    def __call__(self, losses) -> bool:  # after every epoch; the losses so far
+        _, since = best_epoch(losses, least=self.change)
+        return since >= self.epochs
 
 # %% ../../nbs/methods/fourteen_layer_cnn.ipynb #f7247ad9
 PICTURE_AUGMENTATION = Augmentation(

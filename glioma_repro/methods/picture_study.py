@@ -226,7 +226,7 @@ def _always(matrix):
         made[..., code] = truth
         columns[code] = _figures(made)
     common = int(np.argmax(truth.reshape(-1, kinds).sum(0)))
-    null = {key: columns[common][key] for key in columns[common]}
+    null = dict(columns[common])
     for code in range(kinds):
         null |= {(code, name): columns[code][(code, name)] for name in FIGURES}
         null[(code, "recall")] = np.full(truth.shape[:-1], 1 / kinds)

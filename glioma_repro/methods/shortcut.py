@@ -15,7 +15,7 @@ import SimpleITK as sitk
 from ..images.pictures import fact_samples, has_pictures, picture_samples
 from ..images.slices import common_sequences
 from .method import Age
-from ..patients.core import Predictions, Samples, map_patients
+from ..patients.core import Predictions, Samples, map_cohort
 from ..statistics.measures import proportion_interval, scores_of
 
 # %% ../../nbs/methods/shortcut.ipynb #043eb59e
@@ -49,8 +49,8 @@ class Shortcut(Age):
             made, problems = picture_samples(cohort, 32, 1, tuple(targets), jobs)
             return fact_samples(made), problems
         sequence = common_sequences(cohort)[0]
-        found, problems = map_patients(
-            volume_facts, cohort.ids, jobs, cohort=cohort, sequence=sequence
+        found, problems = map_cohort(
+            volume_facts, cohort, "no volume could be read", jobs, sequence=sequence
         )
         table = pd.DataFrame({"participant_id": list(found)})
         labels = {one: cohort.labels(one)[list(found)].to_numpy() for one in targets}

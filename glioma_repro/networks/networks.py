@@ -260,7 +260,7 @@ _SIMPLE = {
         torch.nn.Linear(*layer.kernel.shape, bias=layer.use_bias),
         _activation(layer.activation),
     ],
-    "ReLU": lambda layer: _lower_relu(layer),
+    "ReLU": _lower_relu,
     "Activation": lambda layer: [_activation(layer.activation) or torch.nn.Identity()],
     "Dropout": lambda layer: [torch.nn.Dropout(layer.rate)],
     "LeakyReLU": lambda layer: [torch.nn.LeakyReLU(float(layer.negative_slope))],

@@ -21,7 +21,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from .networks import _heads, _seed
 from glioma_repro.patients.core import (
@@ -33,7 +33,7 @@ from glioma_repro.patients.core import (
     write_text,
 )
 from ..patients.download import fetch_file
-from ..patients.files import read_yaml
+from ..patients.files import checked, read_text, read_yaml
 
 # %% ../../nbs/networks/pretrained.ipynb #ea8051cf
 class WeightFile(BaseModel):
@@ -52,15 +52,7 @@ def weight_files(
 ) -> dict[str, WeightFile]:  # network: its file
     "The files of ImageNet weights; raises ReproError that names the wrong entry."
     path = Path(path or carried("data_manifests", "weights", "imagenet.yaml"))
-    found = {}
-    for name, entry in read_yaml(path).items():
-        try:
-            found[name] = WeightFile.model_validate(entry)
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"]))
-            raise ReproError(f"{path}: {name}: {place}: {first['msg']}") from None
-    return found
+    return checked(dict[str, WeightFile], read_yaml(path), str(path))
 
 
 def weights_folder() -> Path:
@@ -75,12 +67,26 @@ NOTE = "SHA256SUMS"  # beside the files; `sha256sum -c` reads it too
 def noted_sums(
     folder: str | Path,  # of weights
 ) -> dict[str, str]:  # file: SHA-256
-    "What was noted at the first download."
-    try:
-        lines = (Path(folder) / NOTE).read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return {}
-    return {name: digest for digest, name in (one.split("  ", 1) for one in lines)}
+    "What was noted at the first download; raises ReproError for a damaged note."
+    path, found = Path(folder) / NOTE, {}
+    if not path.exists():
+        return found
+    for line in read_text(path).splitlines():
+        digest, _, name = line.partition("  ")
+        if len(digest) != 64 or not name:
+            raise ReproError(
+                f"{path} is damaged: {line[:80]!r} is no checksum of a file; remove "
+                "the file and fetch the weights again"
+            )
+        found[name] = digest
+    return found
+
+
+def _note_sum(path):
+    "Notes the SHA-256 of a file beside it."
+    sums = noted_sums(path.parent) | {path.name: sha256_of(path)}
+    lines = [f"{digest}  {name}\n" for name, digest in sorted(sums.items())]
+    write_text(path.parent / NOTE, "".join(lines))
 
 
 def why_not(
@@ -122,9 +128,7 @@ def fetch_imagenet(
                 f"{known.url} is not the file that the manifest knows ({problem}); it "
                 "was removed. Start again; if it stays so, the source has changed"
             )
-        sums = noted_sums(target) | {known.file: sha256_of(path)}
-        lines = [f"{digest}  {name}\n" for name, digest in sorted(sums.items())]
-        write_text(target / NOTE, "".join(lines))
+        _note_sum(path)
     return target
 
 
@@ -235,7 +239,7 @@ def lite0_weights(
     from safetensors.torch import load_file, save_file
 
     folder = weights_folder() if folder is None else Path(folder)
-    kept, digest = folder / "efficientnet-lite0.safetensors", None
+    kept = folder / "efficientnet-lite0.safetensors"
     digest = noted_sums(folder).get(kept.name)
     if digest is not None and kept.exists() and sha256_of(kept) == digest:
         return load_file(str(kept))
@@ -247,11 +251,9 @@ def lite0_weights(
     try:
         with atomic_path(kept) as temporary:
             save_file(found, str(temporary))
+        _note_sum(kept)
     except OSError:  # a folder that may not be written: the package is read next time
-        return found
-    sums = noted_sums(folder) | {kept.name: sha256_of(kept)}
-    lines = [f"{digest}  {name}\n" for name, digest in sorted(sums.items())]
-    write_text(folder / NOTE, "".join(lines))
+        pass
     return found
 
 
@@ -378,9 +380,10 @@ def pretrained_network(
     linear layer a target. Its norms stay as ImageNet left them, but from scratch.
     Raises ReproError for a picture that is too small, or an unknown word.
     """
+    for word, given, known in (("name", name, KINDS), ("tune", tune, TUNES)):
+        if given not in known:
+            raise ReproError(f"{word}={given!r}; it is one of {', '.join(known)}")
     kind = KINDS[name]
-    if tune not in TUNES:
-        raise ReproError(f"tune={tune!r}; it is one of {', '.join(TUNES)}")
     if min(shape[1:]) < kind.least:
         raise ReproError(
             f"{name} needs pictures of at least {kind.least} pixels a side"

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['UNITS', 'ColumnRule', 'KINDS', 'facts', 'include', 'flow_table', 'plot_flow', 'check_no_leak', 'Split',
-           'target_names', 'usable_targets', 'patient_splits', 'plot_splits', 'site_splits', 'split_external',
-           'map_columns', 'Mapping', 'read_mapped', 'TableRule', 'FileRule', 'SourceRule', 'DoneRule', 'ManifestFile',
-           'Manifest', 'load_manifest', 'manifests', 'manifest_of', 'cohorts_table', 'review']
+           'target_names', 'usable_targets', 'tried_targets', 'patient_splits', 'plot_splits', 'site_splits',
+           'split_external', 'map_columns', 'Mapping', 'read_mapped', 'TableRule', 'FileRule', 'SourceRule', 'DoneRule',
+           'ManifestFile', 'Manifest', 'load_manifest', 'manifests', 'manifest_of', 'cohorts_table', 'review']
 
 # %% ../../nbs/patients/cohort.ipynb #29977bf6
 import os
@@ -275,7 +275,7 @@ def usable_targets(
                     f"{count} {class_name(target, one)}"
                     for one, count in persons.items()
                 ),
-                reason=_why_not(target, persons, folds),
+                reason=_why_not(persons, folds),
             )
         )
         rows[-1]["usable"] = rows[-1]["reason"] == ""
@@ -284,7 +284,7 @@ def usable_targets(
     )
 
 
-def _why_not(target, persons, folds):
+def _why_not(persons, folds):
     "Empty if the target can be used."
     if len(persons) == 0:
         return "no label known"
@@ -296,6 +296,23 @@ def _why_not(target, persons, folds):
         if not len(small)
         else f"class {small.index[0]} has {small.iloc[0]} patients for {folds} folds: use fewer folds, or leave the class out"
     )
+
+# %% ../../nbs/patients/cohort.ipynb #7c1e90a2
+def tried_targets(
+    cohort: Cohort,  # with labels
+    targets="all",  # "all", one name or several
+    folds: int = 5,  # of the cross-validation
+) -> tuple[pd.DataFrame, tuple[str, ...]]:  # of usable_targets; the usable ones
+    "The targets that a study tries; raises ReproError where none can be tried."
+    table = usable_targets(cohort, targets, folds)
+    names = tuple(table.loc[table["usable"], "target"])
+    if not names:
+        reasons = "; ".join(f"{one.target}: {one.reason}" for one in table.itertuples())
+        raise ReproError(
+            f"cohort {cohort.name}: no target can be tried with {folds} folds "
+            f"({reasons}); take fewer folds (-p folds 3), or other targets"
+        )
+    return table, names
 
 # %% ../../nbs/patients/cohort.ipynb #c9b13bb8
 def patient_splits(

@@ -504,7 +504,7 @@ def read_picture(
 
 def _pixels(picture):
     "(H, W) or (H, W, 3), uint8; of more than 8 bits the largest value becomes 255."
-    if picture.mode in ("L", "RGB"):
+    if picture.mode in ("L", "RGB") and not picture.has_transparency_data:
         return np.asarray(picture)
     if picture.mode.startswith(("I", "F")):
         values = np.asarray(picture).astype(np.float64)

@@ -464,6 +464,13 @@ def _cohorts(prefix="", **_):
     )
 
 
+def _downloads(prefix="", **_):
+    "What can be fetched."
+    from glioma_repro.patients.cohort import manifests
+
+    return [one for one in [*manifests(), "imagenet"] if one.startswith(prefix)]
+
+
 def _parameters(prefix="", parsed_args=None, **_):
     "The parameters of the study that stands on the line, and their choices."
     from glioma_repro.runs.execution import (
@@ -487,7 +494,7 @@ _OFFERED = {
     ("run", "cohort"): _cohorts,
     ("run", "parameters"): _parameters,
     ("predict", "cohort"): _cohorts,
-    ("fetch", "name"): _cohorts,
+    ("fetch", "name"): _downloads,
     ("curate", "name"): _cohorts,
 }
 

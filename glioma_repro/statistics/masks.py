@@ -20,7 +20,7 @@ from glioma_repro.patients.core import (
     ReproError,
     SchemaError,
     check_same_grid,
-    map_patients,
+    map_cohort,
     read_volume,
 )
 from .measures import patient_weights
@@ -305,8 +305,8 @@ def measure_masks(
     """Agreement of a cohort's tumour masks with another method's, or with themselves
     moved by a voxel.
     """
-    done, problems = map_patients(
-        measure_patient, cohort.ids, jobs=jobs, cohort=cohort, other=other
+    done, problems = map_cohort(
+        measure_patient, cohort, "no mask could be measured", jobs, other=other
     )
     rows = [
         dict(
@@ -318,11 +318,6 @@ def measure_masks(
         for who, found in done.items()
         for name, value in found.items()
     ]
-    if not rows:
-        raise ReproError(
-            f"cohort {cohort.name}: no mask could be measured; "
-            f"{problems['problem'].iloc[0]}"
-        )
     fixed = dict(study="masks", method=other or "moved by a voxel", cohort=cohort.name)
     measured = Measurements(pd.DataFrame(rows).assign(**fixed))
     if out is not None:
