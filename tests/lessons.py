@@ -6,9 +6,7 @@ begins with the slow imports done (they cost more than most lessons).
 Studies are not lessons: tests/ runs them as a user does, on a phantom small enough.
 """
 
-import atexit
 import multiprocessing
-import os
 import sys
 import time
 from multiprocessing.pool import ThreadPool
@@ -22,16 +20,17 @@ SLOW = ["glioma_repro.methods.catalogue", "glioma_repro.runs.study", "nbdev.test
 
 def run_cells(path):
     """One lesson, in this process; nbdev's error goes to the terminal."""
+    from joblib.externals.loky import get_reusable_executor
     from nbdev.config import get_config
     from nbdev.test import test_nb
 
     flags = get_config().tst_flags.split()
     passed, _ = test_nb(path, skip_flags=flags, basepath=ROOT)
-    # as a program ends; a forked process would wait for joblib's idle workers instead
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0 if passed else 1)
+    # a forked process waits at its end for joblib's idle workers: five minutes
+    pool = get_reusable_executor(reuse=True)
+    # joblib's own, which also removes its folder
+    getattr(pool, "terminate", pool.shutdown)(kill_workers=True)
+    sys.exit(0 if passed else 1)
 
 
 def run_lesson(path):
