@@ -475,9 +475,9 @@ DICOMS = {
 
 @pytest.mark.parametrize("kind", DICOMS)
 def test_a_dicom_series(series, tmp_path, kind):
+    before = locale.setlocale(locale.LC_ALL)
     DICOMS[kind](series())
     said = {"no PixelSpacing": "no voxel size", "a hole": "half a series"}.get(kind, "")
-    before = locale.setlocale(locale.LC_ALL)
     refused(lambda: import_dicom(tmp_path / "dicom", tmp_path / "bids", jobs=1), said)
     assert locale.setlocale(locale.LC_ALL) == before, "files would be written as ASCII"
 

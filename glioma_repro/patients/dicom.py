@@ -8,7 +8,6 @@ __all__ = ['TAGS', 'SERIES_RULES', 'CONTRAST_TEXT', 'NO_CONTRAST_TEXT', 'KEPT_FI
            'find_dicom', 'import_patient', 'import_case', 'chosen_series']
 
 # %% ../../nbs/patients/dicom.ipynb #98cc9dec
-import locale
 import re
 import shutil
 import subprocess
@@ -81,13 +80,10 @@ def read_header(
     reader = sitk.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
     reader.SetFileName(str(path))
-    before = locale.setlocale(locale.LC_ALL)
     try:
         reader.ReadImageInformation()
     except RuntimeError:
         return {"path": str(path)}
-    finally:  # GDCM leaves the locale C behind where a file is nothing but its head
-        locale.setlocale(locale.LC_ALL, before)
     known = {
         name: reader.GetMetaData(tag).strip() if reader.HasMetaDataKey(tag) else ""
         for name, tag in TAGS.items()

@@ -7,6 +7,8 @@ __all__ = ['CONTRAST', 'RELAXIVITY', 'tissue_signal', 'nulling_time', 'scanner',
            'write_dicom']
 
 # %% ../../nbs/patients/scanner.ipynb #ac6bce40
+import locale
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -198,6 +200,19 @@ def as_scanned(
     )
 
 # %% ../../nbs/patients/scanner.ipynb #c108e19d
+@contextmanager
+def _locale_kept():
+    """GDCM's writer leaves the locale C behind; text without a named encoding would be
+    ASCII from there on.
+    """
+    before = locale.setlocale(locale.LC_ALL)
+    try:
+        yield
+    finally:
+        locale.setlocale(locale.LC_ALL, before)
+
+
+@_locale_kept()
 def write_dicom(
     image: sitk.Image,  # 3D; values are rounded to 16 bits
     folder: str | Path,  # one file a slice goes here
