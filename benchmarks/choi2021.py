@@ -60,18 +60,23 @@ def made_up(number, size):
     return Samples(inputs, table.assign(drawn=True), nothing, PAIR, masks)
 
 
-def method_of(asked, augment):
-    "Model 1 with the size and device that are asked for."
-    training = Training(
-        epochs=2,
-        batch=1,
+def training_of(asked, epochs, batch, learning_rate):
+    "A training on the device that is asked for."
+    return Training(
+        epochs=epochs,
+        batch=batch,
         optimizer="adam",
-        learning_rate=5e-4,
+        learning_rate=learning_rate,
         balance="none",
         device=asked.device,
         precision=asked.precision,
         threads=asked.threads,
     )
+
+
+def method_of(asked, augment):
+    "Model 1 with the size and device that are asked for."
+    training = training_of(asked, 2, 1, 5e-4)
     return SegmentationUNet(
         training=training, augment=augment, size=asked.size, width=asked.width
     )
@@ -281,16 +286,7 @@ def two_networks(asked):
     "The 3D network, and the same on slices."
     base = SegmentationUNet(
         "volumes",
-        training=Training(
-            epochs=1,
-            batch=2,
-            optimizer="adam",
-            learning_rate=2e-3,
-            balance="none",
-            device=asked.device,
-            precision=asked.precision,
-            threads=asked.threads,
-        ),
+        training=training_of(asked, 1, 2, 2e-3),
         size=asked.size,
         width=asked.width,
         threshold=0.5,

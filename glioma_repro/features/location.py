@@ -38,7 +38,7 @@ from glioma_repro.patients.core import (
     Measurements,
     PatientError,
     ReproError,
-    map_patients,
+    map_cohort,
     read_volume,
     seed_of,
 )
@@ -278,7 +278,7 @@ def scale_of(
 
 # %% ../../nbs/features/location.ipynb #d070bb79
 def _numbers(participant_id, cohort, atlas, seed):
-    "One patient's numbers, for map_patients."
+    "One patient's numbers, for map_cohort."
     seen = read_patient(participant_id, cohort)
     labels = None
     if cohort.voxel_size_known:
@@ -295,14 +295,10 @@ def measure_numbers(
     study: str = "location",  # in the measurements
 ) -> tuple:  # Measurements; a row a patient with age; problems
     "Shape, place and age of every patient; raises ReproError if nobody has a mask."
-    done, problems = map_patients(
-        _numbers, cohort.ids, jobs, "numbers", cohort=cohort, atlas=atlas, seed=seed
+    said = "no tumour could be measured"
+    done, problems = map_cohort(
+        _numbers, cohort, said, jobs, "numbers", atlas=atlas, seed=seed
     )
-    if not done:
-        raise ReproError(
-            f"cohort {cohort.name}: no tumour could be measured; the first: "
-            f"{problems['problem'].iloc[0]}"
-        )
     values = pd.DataFrame(done).T
     people = cohort.participants.set_index("participant_id").loc[values.index]
     age = people["age"].to_numpy(float, na_value=np.nan) if "age" in people else np.nan

@@ -372,9 +372,7 @@ def slice_cohort(
     notes = imputed.assign(problem="imputed: " + imputed["imputed"])[
         ["participant_id", "problem"]
     ]
-    labels = pd.DataFrame(
-        {one: cohort.labels(one) for one in targets}, index=cohort.ids
-    )
+    labels = cohort.label_table(targets)
     samples = Samples(
         inputs,
         table,

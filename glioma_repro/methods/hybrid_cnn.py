@@ -48,7 +48,7 @@ from glioma_repro.patients.core import (
     ReproError,
     Samples,
     fingerprint,
-    map_patients,
+    map_cohort,
     seed_of,
 )
 
@@ -234,7 +234,7 @@ LAPTOP = dict(
 
 # %% ../../nbs/methods/hybrid_cnn.ipynb #2f2f42ba
 def _cube(participant_id, cohort, method):
-    "One patient, for map_patients."
+    "One patient, for map_cohort."
     seen = framed_patient(
         participant_id,
         cohort,
@@ -263,19 +263,10 @@ from fastcore.basics import patch
 @patch
 def samples(self: HybridCNN, cohort, targets=(), like=None, jobs=None):
     "A cube a patient."
-    done, problems = map_patients(
-        _cube,
-        cohort.ids,
-        jobs,
-        "cubes" if len(cohort) > 1 else "",
-        cohort=cohort,
-        method=self,
+    bar = "cubes" if len(cohort) > 1 else ""
+    done, problems = map_cohort(
+        _cube, cohort, "nobody can be scored", jobs, bar, method=self
     )
-    if not done:
-        raise ReproError(
-            f"cohort {cohort.name}: nobody can be scored; the first: "
-            f"{problems['problem'].iloc[0]}"
-        )
     ids = list(done)
     stacked = {
         name: np.stack([one[name] for one in done.values()])
@@ -287,9 +278,7 @@ def samples(self: HybridCNN, cohort, targets=(), like=None, jobs=None):
         age = people["age"].to_numpy(float, na_value=np.nan)
     table = pd.DataFrame([one["row"] for one in done.values()])
     table["millimetres"] = cohort.voxel_size_known
-    labels = pd.DataFrame(
-        {one: cohort.labels(one) for one in targets}, index=cohort.ids
-    )
+    labels = cohort.label_table(targets)
     inputs, masks = stacked.pop("inputs"), stacked.pop("masks")
     return Samples(
         inputs, table, labels.loc[ids], self.sequences, masks, stacked | {"age": age}

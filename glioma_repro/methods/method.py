@@ -320,9 +320,7 @@ class Majority(Method):
     name: str = "majority"
 
     def samples(self, cohort, targets=(), like=None, jobs=None):
-        labels = pd.DataFrame(
-            {one: cohort.labels(one) for one in targets}, index=cohort.ids
-        )
+        labels = cohort.label_table(targets)
         table = cohort.participants[["participant_id"]]
         return Samples(
             np.zeros((len(cohort), 1)), table, labels, ("nothing",)
@@ -661,9 +659,7 @@ class Age(Method):
                 f"cohort {cohort.name} has no column age; leave the method "
                 f"{self.name} out"
             )
-        labels = pd.DataFrame(
-            {one: cohort.labels(one) for one in targets}, index=cohort.ids
-        )
+        labels = cohort.label_table(targets)
         age = cohort.participants["age"].to_numpy(float, na_value=np.nan)
         return Samples(
             age[:, None], cohort.participants[["participant_id"]], labels, ("age",)
@@ -718,9 +714,7 @@ def dealt_labels(
     seed: int,  # which permutation
 ) -> pd.DataFrame:  # a row a participant_id, a column a target
     "Gives each patient the labels of another, all targets together."
-    labels = pd.DataFrame(
-        {one: cohort.labels(one) for one in targets}, index=cohort.ids
-    )
+    labels = cohort.label_table(targets)
     order = generator(seed, "permuted labels").permutation(len(labels))
     return labels.iloc[order].set_axis(labels.index)
 

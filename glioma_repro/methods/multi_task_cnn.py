@@ -185,11 +185,10 @@ def _together(cohort, results, sequences, targets):
     table = pd.DataFrame({"participant_id": ids})
     for name in ("box", "grid"):
         table[name] = [results[one][name] for one in ids]
-    labels = {one: cohort.labels(one) for one in targets}
     return Samples(
         np.stack([results[one]["inputs"] for one in ids]),
         table,
-        pd.DataFrame(labels, index=cohort.ids).loc[ids].astype("string"),
+        cohort.label_table(targets).loc[ids].astype("string"),
         sequences,
         np.stack([results[one]["mask"] for one in ids]),
     )

@@ -17,9 +17,7 @@ from ..patients.phantom import attribute_scores, bayes_posterior, truth_table
 # %% ../../nbs/methods/oracle.ipynb #b6bb2d8b
 def _of_phantom(cohort, values, targets):
     "Samples of a table by participant_id."
-    labels = pd.DataFrame(
-        {one: cohort.labels(one) for one in targets}, index=cohort.ids
-    )
+    labels = cohort.label_table(targets)
     values = values.loc[cohort.ids]
     nobody = pd.DataFrame(columns=["participant_id", "problem"])
     return Samples(

@@ -30,7 +30,7 @@ from glioma_repro.patients.core import (
     PatientError,
     ReproError,
     Samples,
-    map_patients,
+    map_cohort,
     seed_of,
 )
 
@@ -465,7 +465,7 @@ def with_neighbours(
 
 
 def _patient_arrays(participant_id, cohort, method):
-    "Inputs, masks and rows of one patient, for map_patients."
+    "Inputs, masks and rows of one patient, for map_cohort."
     flat = method.dimensions == 2
     seen = framed_patient(
         participant_id, cohort, method.sequences, method.size, flat, method.missing
@@ -488,24 +488,13 @@ from fastcore.basics import patch
 @patch
 def samples(self: SegmentationUNet, cohort, targets=(), like=None, jobs=None):
     "A row a patient, or a row a slice."
-    done, problems = map_patients(
-        _patient_arrays,
-        cohort.ids,
-        jobs,
-        "frames" if len(cohort) > 1 else "",
-        cohort=cohort,
-        method=self,
+    bar = "frames" if len(cohort) > 1 else ""
+    done, problems = map_cohort(
+        _patient_arrays, cohort, "nobody can be segmented", jobs, bar, method=self
     )
-    if not done:
-        raise ReproError(
-            f"cohort {cohort.name}: nobody can be segmented; the first: "
-            f"{problems['problem'].iloc[0]}"
-        )
     inputs, masks, rows = (list(part) for part in zip(*done.values()))
     table = pd.concat(rows, ignore_index=True)
-    labels = pd.DataFrame(
-        {one: cohort.labels(one) for one in targets}, index=cohort.ids
-    )
+    labels = cohort.label_table(targets)
     return Samples(
         np.concatenate(inputs),
         table,

@@ -103,7 +103,7 @@ def fine_tuned(
     network: str,  # of KINDS
     tune: str,  # of TUNES
     name: str = "",  # made of both if empty
-    epochs: int = 8,  # at most
+    epochs: int = 8,  # all are run; the weights of the best are kept
     size: int = 256,  # pixels a side
     **settings,  # of picture_training: batch, precision, device
 ) -> FineTuned:
@@ -134,7 +134,7 @@ RIVALS = (*RIVALS[:3], "EfficientNet-Lite0 from scratch", *RIVALS[3:])
 
 def with_budget_of(
     methods,  # list of FineTuned
-    epochs: int,  # at most
+    epochs: int,  # all are run; the weights of the best are kept
     size: int,  # pixels a side
     **settings,  # of picture_training: batch, precision, device
 ) -> list[FineTuned]:

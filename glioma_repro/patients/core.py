@@ -1133,6 +1133,15 @@ def labels(
 
 
 @patch
+def label_table(
+    self: Cohort,
+    targets,  # names of targets
+) -> pd.DataFrame:  # class words, a row a patient and a column a target
+    "The true classes of every patient for several targets."
+    return pd.DataFrame({one: self.labels(one) for one in targets}, index=self.ids)
+
+
+@patch
 def classes(
     self: Cohort,
     target: str,  # idh, codel_1p19q, mgmt, grade or tumor
