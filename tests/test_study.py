@@ -1,5 +1,6 @@
 """The run: strict parameters, run folders, interruption, reports that open offline."""
 
+import base64
 import errno
 import json
 import os
@@ -651,6 +652,44 @@ def test_a_run_view_defines_nothing_that_the_library_has():
 def test_the_index_of_nothing_says_what_to_do(tmp_path):
     with pytest.raises(ReproError, match="no run in"):
         report_index(tmp_path)
+
+
+ANSWERED = """import matplotlib.pyplot as plt
+import pandas as pd
+from IPython.display import HTML, display
+
+found = pd.DataFrame({"auroc": [0.812345], "low": [0.79], "high": [0.83]})
+study.table("found", found, "What was found.")
+figure, axis = plt.subplots()
+study.figure("late", figure, "A picture without numbers.")
+figure, axis = plt.subplots()
+study.figure("answer", figure, "The method and its rival.", data=found)
+study.headline("idh", 0.812345, 0.79, 0.83, chance=0.5)
+display(HTML("<h2>How the images were prepared</h2>"))
+study.say("images", "By a recipe.")"""
+
+
+def test_the_first_screen_and_the_numbers_behind_a_figure(tiny, tmp_path):
+    """Question, whose data, answer and its figure come before the contents; a heading
+    that a study shows opens a section like any other.
+    """
+    folder = run(notebook(tmp_path / "toy.ipynb", ANSWERED), tiny.folder, tmp_path)
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    words = ["<h1", "class='banner'", "IDH mutation: AUROC 0.812 [0.790 to 0.830]"]
+    words += ["class='answer'", "The method and its rival", "aria-label='Sections'"]
+    words += ["What was found", "<summary><h2>How the images were prepared</h2>"]
+    places = [page.index(one) for one in words]
+    assert places == sorted(places), words
+    assert "href='#part-1'>How the images were prepared" in page
+    # the table: digits as the interval allows; the CSV: all of them
+    assert "<td>0.812</td>" in page and "<td>0.812345</td>" not in page
+    saved = (folder / "figures" / "answer.csv").read_text(encoding="utf-8")
+    assert saved == "auroc,low,high\n0.812345,0.79,0.83\n"
+    inside = base64.b64encode(saved.encode()).decode()
+    assert page.count(inside) == 2  # below the table, and below the figure
+    figures = json.loads((folder / "results.json").read_text())["figures"]
+    assert figures["answer"]["data"] == "figures/answer.csv"
+    assert "data" not in figures["late"]
 
 
 def test_tables_keep_every_digit(tiny, tmp_path):
