@@ -10,10 +10,12 @@ import pytest
 from IPython.display import display
 
 from glioma_repro.runs.execution import (
-    module_of,
-    parameters_of,
     read_notebook,
     run_view,
+)
+from glioma_repro.runs.parameters import (
+    module_of,
+    parameters_of,
     runnable,
 )
 

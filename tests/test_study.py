@@ -19,6 +19,7 @@ import psutil
 import pytest
 import setuptools
 
+from glioma_repro.patients.cohort import manifests
 from glioma_repro.patients.core import (
     Cohort,
     DiskError,
@@ -28,21 +29,23 @@ from glioma_repro.patients.core import (
     write_json,
     write_text,
 )
-from glioma_repro.runs.command import answer_line, main
+from glioma_repro.runs.command import answer_line, known_cohorts, main
 from glioma_repro.runs.execution import (
     _fingerprint_of,
     _prepare,
     cohort_folder,
-    describe_parameters,
-    find_notebook,
     label_of,
-    notebooks,
-    parameters_of,
-    parse_value,
     read_notebook,
     run,
     run_grid,
     run_view,
+)
+from glioma_repro.runs.parameters import (
+    describe_parameters,
+    find_notebook,
+    notebooks,
+    parameters_of,
+    parse_value,
 )
 from glioma_repro.runs.report import report_index
 from glioma_repro.runs.study import derivative_hashes
@@ -360,6 +363,26 @@ def test_output_that_nobody_reads_and_terminals_that_know_ascii_alone():
         assert (
             "Traceback" not in told.stderr and "Exception ignored" not in told.stderr
         ), told.stderr
+
+
+HEAVY = {"numpy", "pandas", "scipy", "SimpleITK", "nbformat", "torch", "matplotlib"}
+
+
+@pytest.mark.parametrize(
+    "words", [["run", "--list"], ["run", "baselines", "--help"], ["run", "baselinez"]]
+)
+def test_what_is_asked_before_a_run_loads_no_library_of_numbers(words):
+    """Before, `run baselines --help` took seconds: pandas, SimpleITK and nbformat."""
+    code = "import sys; from glioma_repro.runs.command import main; "
+    code += f"main({words}); print('loaded:', *sys.modules)"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    said, _, loaded = told.stdout.rpartition("loaded:")
+    assert not HEAVY & set(loaded.split())
+    assert said or "did you mean baselines?" in told.stderr
+
+
+def test_tab_offers_every_cohort_without_reading_one():
+    assert known_cohorts() == sorted(manifests())
 
 
 def test_help_of_a_study_says_what_its_parameters_mean(tmp_path, capsys):

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['SEQUENCES', 'TARGETS', 'TARGET_NAMES', 'LOG', 'PARTICIPANTS', 'PREDICTIONS', 'MEASUREMENTS', 'COLOURS',
            'PatientError', 'LeakError', 'class_name', 'DiskError', 'atomic_path', 'write_text', 'mark_folder',
-           'unsealed', 'write_json', 'sha256_of', 'fingerprint', 'participant_label', 'inside', 'seed_of', 'generator',
-           'log_to', 'cores', 'map_patients', 'processes', 'header_problem', 'read_volume', 'write_volume', 'geometry',
+           'unsealed', 'write_json', 'sha256_of', 'fingerprint', 'participant_label', 'seed_of', 'generator', 'log_to',
+           'cores', 'map_patients', 'processes', 'header_problem', 'read_volume', 'write_volume', 'geometry',
            'check_same_grid', 'Column', 'validate_participants', 'Cohort', 'session_of', 'identity', 'read_ids',
            'Settings', 'Description', 'as_tsv', 'from_bids', 'read_cohort', 'read_participants', 'with_sessions',
            'map_cohort', 'Samples', 'SamplesFile', 'read_samples', 'Predictions', 'predictions_of', 'concat',
            'read_typed_table', 'read_predictions', 'Measurements', 'read_measurements', 'measurements_of', 'set_style',
-           'show_images', 'project_root', 'real_data', 'carried', 'cache_folder']
+           'show_images', 'real_data', 'cache_folder']
 
 # %% ../../nbs/patients/core.ipynb #70daa1c0
 import csv
@@ -41,9 +41,12 @@ from .. import end_with
 from glioma_repro.patients.files import (
     ReproError,
     SchemaError,
+    carried,
     checked,
+    inside,
     listed,
     named,
+    project_root,
     read_json,
     read_text_table,
     short,
@@ -329,20 +332,6 @@ def participant_label(
             name, "a patient's name needs at least one letter or digit (A-Z, a-z, 0-9)"
         )
     return f"sub-{label}"
-
-
-def inside(
-    folder: str | Path,  # the folder that must not be left
-    *parts: str,  # what to join to it
-) -> Path:
-    """`folder` joined with `parts`; raises ReproError where that would lead out of the
-    folder.
-    """
-    folder = Path(folder)
-    path = folder.joinpath(*parts)
-    if not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder)):
-        raise ReproError(f"{'/'.join(map(str, parts))!r} leads out of {folder}")
-    return path
 
 # %% ../../nbs/patients/core.ipynb #a701b00f
 def seed_of(
@@ -2160,23 +2149,6 @@ def _show_one(axis, picture, mask):
         axis.contour(mask, levels=[0.5], colors=[COLOURS[1]], linewidths=1)
 
 # %% ../../nbs/patients/core.ipynb #e066c46b
-def project_root() -> Path | None:
-    "The clone this library runs from, or None where it was installed from a wheel."
-    root = (
-        Path(__file__).resolve().parent.parent
-        if "__file__" in globals()
-        else Path.cwd()
-    )
-    return next(
-        (
-            one
-            for one in (root, *root.parents)
-            if (one / "settings.ini").exists() and (one / "nbs").is_dir()
-        ),
-        None,
-    )
-
-
 def real_data() -> Path | None:
     """The folder of public downloads: GLIOMA_DATA, or ../shared/data beside the
     project; None if there is none.
@@ -2189,24 +2161,6 @@ def real_data() -> Path | None:
     return folder if folder is not None and folder.is_dir() else None
 
 # %% ../../nbs/patients/core.ipynb #117e35af
-def carried(
-    # below data_manifests or notebooks: ("data_manifests", "phantom.yaml")
-    *parts: str,
-) -> Path:
-    """A file that travels with the library: from the clone where there is one, from the
-    installed package otherwise.
-    """
-    import glioma_repro
-
-    root, (kind, *rest) = project_root(), parts
-    folder = (
-        root / {"notebooks": "nbs"}.get(kind, kind)
-        if root
-        else Path(glioma_repro.__file__).resolve().parent / kind
-    )
-    return inside(folder, *rest)
-
-
 def cache_folder() -> Path:
     """Where is kept what can be made or fetched again (phantoms, networks' weights):
     GLIOMA_CACHE, or ~/.cache/glioma_repro.
