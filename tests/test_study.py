@@ -715,6 +715,29 @@ def test_the_first_screen_and_the_numbers_behind_a_figure(tiny, tmp_path):
     assert "data" not in figures["late"]
 
 
+BUSY = """from tqdm import tqdm
+import sys, time
+print('a warning', file=sys.stderr)
+for one in tqdm(range(40), desc='patients', mininterval=0):
+    time.sleep(0.01)"""
+
+
+def test_progress_in_a_log_is_whole_lines_with_the_name_of_the_run(tiny, tmp_path):
+    """Before, every bar filled the log with carriage returns."""
+    toy = notebook(tmp_path / "toy.ipynb", BUSY)
+    code = "import sys; from glioma_repro.runs.command import main; sys.exit(main())"
+    words = ["run", toy, "--cohort", str(tiny.folder), "--out", str(tmp_path / "runs")]
+    told = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True
+    )
+    assert told.returncode == 0, told.stderr
+    assert "\r" not in told.stderr and told.stderr.endswith("\n")
+    lines = told.stderr.splitlines()
+    assert 1 <= len(lines) <= 3, lines  # one each half minute
+    assert all(one.startswith("tiny/toy/default: ") for one in lines), lines
+    assert "patients " in lines[0] and " of 40" in lines[0]
+
+
 def test_tables_keep_every_digit(tiny, tmp_path):
     toy = notebook(
         tmp_path / "toy.ipynb",
