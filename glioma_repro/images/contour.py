@@ -990,14 +990,14 @@ def plot_sloppiness(
                 marker="s",
                 label="the region itself",
             )
-            axis.legend(loc="lower left")
         unit = rows["unit"].iloc[0]
         axis.set(
             title=quantity,
             xlabel="sloppiness (pixels)",
-            ylabel="" if unit == "1" else unit,
+            ylabel="no unit (1: alike)" if unit == "1" else unit,
             ylim=(0, 1.02) if unit == "1" else (0, None),
         )
+    figure.legend(loc="outside upper right")
     return figure
 
 # %% ../../nbs/images/contour.ipynb #edaeac02

@@ -499,7 +499,10 @@ def _papermill(view, result, parameters, work, progress):
             {
                 # TCP ports may be taken by a run beside this one
                 "KernelManager": {"transport": "ipc"},
-                "NotebookClient": {"on_cell_start": progress.cell_started},
+                # a bound method would be copied, and its stream with it
+                "NotebookClient": {
+                    "on_cell_start": lambda cell, cell_index: progress.starts(cell)
+                },
             }
         ),
     )
@@ -608,8 +611,8 @@ class Progress:
         self.live = alone and self.stream is not None and self.stream.isatty()
         self.last = None  # when the last line was written
 
-    def cell_started(self, cell, cell_index):
-        "Called by nbclient before every cell."
+    def starts(self, cell):
+        "Called before every cell."
         head = _head_of(cell)
         if head:
             self.at, self.stage = self.at + 1, head

@@ -342,13 +342,18 @@ def _for_readers(frame):
     "Targets and classes in words, and headings without underscores."
     found = frame.astype(object).copy()
     if "target" in found:
-        for name in ("class", "label", "positive"):
+        for name in ("class", "label", "positive", "true", "called"):
             if name in found:
-                known = found[name].notna() & found["target"].isin(TARGETS)
-                words = zip(found.loc[known, "target"], found.loc[known, name])
-                found.loc[known, name] = [class_name(*pair) for pair in words]
+                pairs = zip(found["target"], found[name])
+                found[name] = [_class_words(*pair) for pair in pairs]
         found["target"] = found["target"].replace(TARGET_NAMES)
     return found.rename(columns=lambda name: str(name).replace("_", " "))
+
+
+def _class_words(target, value):
+    "A class of a target in words; anything else as it is."
+    known = isinstance(value, str) and value in TARGETS.get(target, ())
+    return class_name(target, value) if known else value
 
 
 def _says_something(column):
