@@ -448,3 +448,15 @@ def test_answer_stands_without_intervals_or_values():
         plot_answer(pd.DataFrame({"target": ["idh"], "value": [0.5]}))
     with pytest.raises(ReproError, match="a value"):
         plot_answer(table[:0])
+
+
+def test_figures_carry_the_numbers_that_they_show():
+    """What `Study.figure` writes beside the picture."""
+    predictions = some()
+    counts = plot_confusion(predictions).data
+    assert counts["patients"].sum() == predictions.table["participant_id"].nunique()
+    drawn = plot_roc(predictions, iterations=5).data
+    area = roc_auc_score(drawn["is of the class"], drawn["score"])
+    assert area == pytest.approx(evaluate(predictions, ["auroc"])["value"].iloc[0])
+    table = pd.DataFrame({"target": ["idh"], "method": ["age"], "value": [0.6]})
+    assert plot_answer(table).data.equals(table)

@@ -274,7 +274,7 @@ def give_figures(study, found, note=""):
         ("every_method", every, "every method"),
     ][: 2 if more else 1]:
         about = f"AUROC of {words}, {where}. {note}".strip()
-        study.figure(key, plot_answer(rows), about, data=rows)
+        study.figure(key, plot_answer(rows), about)
 
 
 def give_headline(study, found, target, subset):

@@ -195,6 +195,7 @@ def plot_models(
     if len(labels) > 1:
         figure.legend(handles, labels, loc="outside upper right", ncols=2)
     figure.supxlabel("AUROC with 95 % interval", fontsize=11)
+    figure.data = inside
     return figure
 
 # %% ../../nbs/methods/classical_results.ipynb #c1a55019

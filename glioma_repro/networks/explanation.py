@@ -252,6 +252,7 @@ def plot_components(
     )
     figure.legend(loc="outside upper left", fontsize=9, ncols=3)
     _draw_places(right, places)
+    figure.data = tables
     return figure
 
 
@@ -570,10 +571,9 @@ def plot_appearance(
             yticklabels=quantities,
         )
         axis.set_ylim(len(quantities) - 0.5, -0.5)
-    figure.supxlabel(
-        "chance that a patient of the first-named class has the larger value",
-        fontsize=11,
-    )
+    says = "chance that a patient of the first-named class has the larger value"
+    figure.supxlabel(says, fontsize=11)
+    figure.data = table
     return figure
 
 # %% ../../nbs/networks/explanation.ipynb #854cb4f8

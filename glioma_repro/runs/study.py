@@ -512,10 +512,12 @@ def figure(
     key: str,
     figure,  # matplotlib figure
     caption: str = "",  # what it says, in a sentence
-    data: pd.DataFrame | None = None,  # the numbers that it shows
+    # the numbers that it shows; the figure's own `data` if None
+    data: pd.DataFrame | None = None,
 ):
     """Shows a figure in the report and saves it, with its numbers as figures/<key>.csv;
-    its `alt`, or else the caption, is read to who cannot see it.
+    its `alt`, or else the caption, is read to who cannot see it. The functions of
+    `statistics.figures` give their figures both.
     """
     import matplotlib.pyplot as plt
 
@@ -528,6 +530,7 @@ def figure(
     alt = str(getattr(figure, "alt", "") or caption)
     self.figures[key] = {"caption": caption, "alt": alt, "file": f"figures/{key}.png"}
     name = f"Figure {len(self.figures)}"
+    data = getattr(figure, "data", None) if data is None else data
     link = "" if data is None else self._figure_data(key, data, name)
     picture = base64.b64encode(buffer.getvalue()).decode()
     self._show(

@@ -206,6 +206,12 @@ def _panels(
     return figure, dict(zip(titles, axes.ravel()))
 
 
+def _described(figure, alt, data):
+    "A figure with its words for who cannot see it, and the numbers that it shows."
+    figure.alt, figure.data = alt, data
+    return figure
+
+
 def _legend_below(axis, title=None):
     "The legend of a panel under it, so that no curve is covered."
     from matplotlib.transforms import offset_copy
@@ -324,12 +330,30 @@ def _curve_panels(predictions, by, draw, measure, settings):
             ylim=(0, 1.01),
         )
         axis.set_aspect("equal")
-    figure.alt = "; ".join(
+    alt = "; ".join(
         f"{TARGET_NAMES.get(target, target)}, {curve.title}: {' '.join(text.split())}"
         for target in panels
         for curve, text in zip(panels[target], words[target])
     )
-    return figure
+    return _described(figure, alt, _scores_drawn(panels))
+
+# %% ../../nbs/statistics/figures.ipynb #18732087
+def _scores_drawn(panels):
+    "What is drawn of every patient: target, line, class, whether it is so, score."
+    parts = [
+        pd.DataFrame(
+            {
+                "target": curve.target,
+                "line": curve.title,
+                "class": curve.positive,
+                "is of the class": curve.label,
+                "score": curve.score,
+            }
+        )
+        for curves in panels.values()
+        for curve in curves
+    ]
+    return pd.concat(parts, ignore_index=True)
 
 # %% ../../nbs/statistics/figures.ipynb #1b43a154
 def plot_roc(
@@ -423,6 +447,17 @@ def _confusion(
     return pd.DataFrame(counts.astype(int), index=one.classes, columns=one.classes)
 
 
+def _counts_of(parts):
+    "The counts of several matrices as rows."
+    rows = [
+        (target, name, true, called_as, counts.at[true, called_as])
+        for (target, name), counts in parts.items()
+        for true in counts.index
+        for called_as in counts.columns
+    ]
+    return pd.DataFrame(rows, columns=["target", "name", "true", "called", "patients"])
+
+
 def plot_confusion(
     predictions: Predictions,  # any number of targets and models
     by="model",  # one panel a target and value of this column, or of several
@@ -459,8 +494,8 @@ def plot_confusion(
             f"{TARGET_NAMES.get(target, target)}, {name}: {right} of "
             f"{counts.to_numpy().sum()} right"
         )
-    figure.alt = "Confusion matrices of patients. " + "; ".join(words) + "."
-    return figure
+    alt = "Confusion matrices of patients. " + "; ".join(words) + "."
+    return _described(figure, alt, _counts_of(parts))
 
 # %% ../../nbs/statistics/figures.ipynb #30ba1170
 def _draw_calibration(axis, number, curve, bins, iterations, seed):
@@ -539,12 +574,12 @@ def plot_calibration(
         )
         axis.set_aspect("equal")
         _legend_below(axis, "mean of the scores and of the truth")
-    figure.alt = (
+    alt = (
         "Calibration curves, mean score beside share with the class. "
         + "; ".join(words)
         + "."
     )
-    return figure
+    return _described(figure, alt, _scores_drawn(panels))
 
 # %% ../../nbs/statistics/figures.ipynb #39100a8a
 def plot_box(
@@ -613,8 +648,8 @@ def plot_box(
         f"{', '.join(map(str, key if isinstance(key, tuple) else (key,)))} {number:.3g}"
         for key, number in middle.items()
     ]
-    figure.alt = f"Box plots of {label or value}, medians: " + "; ".join(words) + "."
-    return figure
+    alt = f"Box plots of {label or value}, medians: " + "; ".join(words) + "."
+    return _described(figure, alt, table)
 
 # %% ../../nbs/statistics/figures.ipynb #6596dcd9
 def _one_legend(figure, axes):
@@ -710,8 +745,8 @@ def plot_forest(
         f"{row['label']} {value_words(row['reproduced'], row['low'], row['high'])}"
         for _, row in table.iterrows()
     ]
-    figure.alt = f"Forest plot of {xlabel}. " + "; ".join(lines) + "."
-    return figure
+    alt = f"Forest plot of {xlabel}. " + "; ".join(lines) + "."
+    return _described(figure, alt, table)
 
 # %% ../../nbs/statistics/figures.ipynb #8a39ebb9
 def _intervals(axis, position, table, value, low, high, colours, shape, face):
@@ -832,8 +867,8 @@ def plot_answer(
         words += _answer_panel(axis, target, rows.reset_index(drop=True), chance)
     axes[-1, 0].set_xlabel(f"{xlabel}, 95 % interval")
     _answer_legend(figure, table, chance)
-    figure.alt = f"{xlabel} by method, the best first. " + "; ".join(words) + "."
-    return figure
+    alt = f"{xlabel} by method, the best first. " + "; ".join(words) + "."
+    return _described(figure, alt, table)
 
 # %% ../../nbs/statistics/figures.ipynb #d1c05f07
 def _answer_panel(axis, target, rows, chance):
@@ -996,8 +1031,8 @@ def plot_kaplan_meier(
         f"{name}: {int(row['sum'])} of {int(row['size'])} died"
         for name, row in died.iterrows()
     ]
-    figure.alt = f"Kaplan-Meier curves. {title}. " + "; ".join(words) + "."
-    return figure
+    alt = f"Kaplan-Meier curves. {title}. " + "; ".join(words) + "."
+    return _described(figure, alt, table)
 
 # %% ../../nbs/statistics/figures.ipynb #5e10af9d
 def _at_risk(axis, table, time, group, groups, ticks):
@@ -1078,12 +1113,12 @@ def plot_decision(
     axis.legend(
         loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0, fontsize=9.5
     )
-    figure.alt = (
+    alt = (
         f"Decision curves, {title}. Net benefit at a threshold of 0.5: "
         + "; ".join(words)
         + "."
     )
-    return figure
+    return _described(figure, alt, table)
 
 # %% ../../nbs/statistics/figures.ipynb #db8ec6f4
 def plot_bars(
@@ -1120,10 +1155,8 @@ def plot_bars(
     axis.tick_params(axis="y", length=0)
     axis.set_xlabel(xlabel or value)
     words = [f"{row[label]} {row[value]:.3g}" for _, row in table.head(8).iterrows()]
-    figure.alt = (
-        f"Bars of {xlabel or value}, the longest first: " + "; ".join(words) + "."
-    )
-    return figure
+    alt = f"Bars of {xlabel or value}, the longest first: " + "; ".join(words) + "."
+    return _described(figure, alt, table)
 
 # %% ../../nbs/statistics/figures.ipynb #346dd2d5
 def plot_learning(
@@ -1170,8 +1203,8 @@ def plot_learning(
         .mean()
     )
     words = [f"{name.replace('_', ' ')} {number:.3g}" for name, number in last.items()]
-    figure.alt = f"Training curves. In the last epoch: {'; '.join(words)}."
-    return figure
+    alt = f"Training curves. In the last epoch: {'; '.join(words)}."
+    return _described(figure, alt, history)
 
 # %% ../../nbs/statistics/figures.ipynb #876f9546
 _FIGURE_SOURCE = ["study", "cohort", "protocol", "subset"]
