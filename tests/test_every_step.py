@@ -14,7 +14,7 @@ from glioma_repro.runs.execution import (
     run_view,
 )
 from glioma_repro.runs.parameters import (
-    module_of,
+    exported_module,
     parameters_of,
     runnable,
 )
@@ -28,7 +28,7 @@ CHEAP = {
     "classical": dict(jobs=1),
 }
 LISTED = {name: read_notebook(path) for name, path in runnable().items()}
-STEPS = sorted(name for name, notebook in LISTED.items() if module_of(notebook))
+STEPS = sorted(name for name, notebook in LISTED.items() if exported_module(notebook))
 STUDIES = sorted(set(LISTED) - set(STEPS))
 
 

@@ -41,7 +41,7 @@ from glioma_repro.runs.parameters import (
     has_work,
     is_parameters,
     kept_cells,
-    module_of,
+    exported_module,
     parameters_of,
     path_name,
 )
@@ -85,7 +85,7 @@ def run_view(
     """The lesson without what only a reader needs: export cells become one import;
     showing and testing cells and the exercises fall away.
     """
-    cells, module = [], module_of(notebook)
+    cells, module = [], exported_module(notebook)
     for cell in kept_cells(notebook):
         code = cell.cell_type == "code"
         fresh = {"outputs": [], "execution_count": None} if code else {}

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['path_name', 'notebooks', 'find_notebook', 'read_cells', 'Parameter', 'describe_parameters', 'parameters_of',
-           'parse_value', 'check_parameters', 'module_of', 'is_parameters', 'kept_cells', 'has_work', 'runnable',
+           'parse_value', 'check_parameters', 'exported_module', 'is_parameters', 'kept_cells', 'has_work', 'runnable',
            'question_of']
 
 # %% ../../nbs/runs/parameters.ipynb #7c1d2e04
@@ -235,7 +235,7 @@ def _directive(cell, name):
     return bool(re.search(rf"^#\s*\|\s*{name}\b", cell["source"], re.MULTILINE))
 
 
-def module_of(
+def exported_module(
     notebook,  # of read_cells, or nbformat's
 ) -> str | None:
     "The module that a notebook exports, such as `images.brain`; None for a study."
@@ -259,7 +259,7 @@ def kept_cells(
     """The lesson without what only a reader needs: showing, testing and exported cells
     and the exercises fall away.
     """
-    kept, on_cohort, introduction = [], module_of(notebook) is None, True
+    kept, on_cohort, introduction = [], exported_module(notebook) is None, True
     exercises = False  # of a study too: they are the reader's
     for cell in notebook["cells"]:
         if cell["cell_type"] == "markdown":
