@@ -698,8 +698,8 @@ def test_the_first_screen_and_the_numbers_behind_a_figure(tiny, tmp_path):
     """
     folder = run(notebook(tmp_path / "toy.ipynb", ANSWERED), tiny.folder, tmp_path)
     page = (folder / "report.html").read_text(encoding="utf-8")
-    words = ["<h1", "class='banner'", "IDH mutation: AUROC 0.812 [0.790 to 0.830]"]
-    words += ["class='answer'", "The method and its rival", "aria-label='Sections'"]
+    words = ["<h1", 'class="banner"', "IDH mutation: AUROC 0.812 [0.790 to 0.830]"]
+    words += ['class="answer"', "The method and its rival", "aria-label='Sections'"]
     words += ["What was found", "<summary><h2>How the images were prepared</h2>"]
     places = [page.index(one) for one in words]
     assert places == sorted(places), words

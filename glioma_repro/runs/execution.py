@@ -602,13 +602,16 @@ class Progress:
         notebook,  # its view, whose sections are the stages
         stream=None,  # where to; stderr if None
         every: float = 30.0,  # seconds between two lines of a log
+        # one line that changes; if None, on a terminal that no other run writes to
+        live: bool | None = None,
     ):
         self.name, self.every = name, every
         self.stream = sys.stderr if stream is None else stream
         heads = map(_head_of, notebook.cells)
         self.stages, self.stage, self.at = len([one for one in heads if one]), "", 0
         alone = multiprocessing.parent_process() is None
-        self.live = alone and self.stream is not None and self.stream.isatty()
+        terminal = self.stream is not None and self.stream.isatty()
+        self.live = (alone and terminal) if live is None else live
         self.last = None  # when the last line was written
 
     def starts(self, cell):
