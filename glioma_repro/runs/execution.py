@@ -591,6 +591,12 @@ def bar_words(
     return f"{what} {done} of {whole}{time_left}".strip()
 
 
+def _head_of(cell):
+    "The section that a cell opens, or nothing."
+    found = re.search(r"^## +(.+)$", cell.source, re.MULTILINE)
+    return found[1].strip() if cell.cell_type == "markdown" and found else ""
+
+# %% ../../nbs/runs/execution.ipynb #756f7058
 class Progress:
     """Where a run is, in one place: section, patient, time left. On a terminal one line
     that changes; elsewhere (a log, several runs at once) a whole line now and then.
@@ -650,12 +656,6 @@ class Progress:
             self.stream.write(text)
             self.stream.flush()
             self.last = time.monotonic()
-
-
-def _head_of(cell):
-    "The section that a cell opens, or nothing."
-    found = re.search(r"^## +(.+)$", cell.source, re.MULTILINE)
-    return found[1].strip() if cell.cell_type == "markdown" and found else ""
 
 # %% ../../nbs/runs/execution.ipynb #18940b84
 def run_grid(
