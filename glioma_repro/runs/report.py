@@ -45,6 +45,8 @@ def in_words(
     """
     if not isinstance(value, (list, tuple, dict)) and pd.isna(value):
         return "–"
+    if isinstance(value, (bool, np.bool_)):
+        return "yes" if value else "no"
     if not isinstance(value, float):  # numpy's float64 is one too
         return value
     if value.is_integer() and abs(value) < 1e6:
@@ -63,11 +65,20 @@ def in_digits(
             if not all(map(_is_number, ends)) or ends[0] >= ends[1]:
                 continue
             digits = decimals_of(*ends)
+            printed = frame[value].iloc[row] if value else None
+            if isinstance(printed, str):  # as a paper prints it
+                digits = len(printed.partition(".")[2])
             for name in filter(None, (value, low, high)):
                 place, number = frame.columns.get_loc(name), frame[name].iloc[row]
                 if _is_number(number):
                     shown.iat[row, place] = f"{number:.{digits}f}"
     return shown
+
+
+def _may_be_value(column):
+    "Whether a column holds figures, as numbers or as a paper prints them."
+    numbers = pd.to_numeric(column, errors="coerce")
+    return not pd.api.types.is_integer_dtype(column) and bool(numbers.notna().any())
 
 
 def _intervals_of(frame):
@@ -81,7 +92,7 @@ def _intervals_of(frame):
         own = low.replace("low", "").strip(" _:,()")
         before = names[: min(names.index(low), names.index(high))]
         left = [one for one in before if one not in ends and not own]
-        number = [one for one in left if pd.api.types.is_float_dtype(frame[one])]
+        number = [one for one in left if _may_be_value(frame[one])]
         yield (own if own in names else number[-1] if number else None), low, high
 
 # %% ../../nbs/runs/report.ipynb #7f347f38
@@ -222,11 +233,12 @@ html { scroll-padding-top: 1rem; }
 body { background: var(--page); color: var(--ink); margin: 0 auto; padding: 1rem;
   max-width: 68rem; font: 16px/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
 h1, h2, h3 { line-height: 1.25; } a { color: var(--mark); }
-h1 { margin: .2rem 0; } blockquote { margin: .3rem 0 1rem; color: var(--soft); }
+h1 { margin: .2rem 0; } blockquote { margin: .3rem 0 .5rem; color: var(--soft); }
 blockquote p { margin: 0; font-size: 1.1rem; }
 img { max-width: 100%; height: auto; background: #fff; }
 pre { white-space: pre-wrap; } math { max-width: 100%; overflow-x: auto; }
-figure { margin: 1.5rem 0; } figcaption { margin: .4rem 0; }
+figure { margin: 1rem 0; } figcaption { margin: .4rem 0; }
+.output_html p { margin: .5rem 0; }
 .wide, .output_html { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .85rem; overflow-wrap: normal;
   font-variant-numeric: tabular-nums; }
@@ -240,11 +252,13 @@ th[aria-sort=descending] button::after { content: " \\2193"; }
 th button:focus-visible, summary:focus-visible, .wide:focus-visible {
   outline: 2px solid var(--mark); }
 .banner { background: var(--warm); border-left: 4px solid var(--edge);
-  padding: .6rem 1rem; }
+  padding: .3rem 1rem; margin: .5rem 0; }
 .badge { border: 1px solid currentColor; border-radius: 1rem; padding: .05rem .6rem;
   margin-right: .4rem; font-size: .85rem; font-weight: bold; white-space: nowrap; }
-.headline { border-left: 4px solid var(--mark); padding: .2rem 1rem; margin: .6rem 0; }
-.headline p { font-size: 1.1rem; margin: .2rem 0; }
+.headline { border-left: 4px solid var(--mark); padding: 0 1rem; margin: .5rem 0; }
+.headline p { margin: 0; }
+figure.answer { margin: 1rem 0; }
+@media (min-width: 40rem) { body:has(figure.answer) .headline svg { display: none; } }
 summary { cursor: pointer; } summary h2 { display: inline; font-size: 1.35rem; }
 details { border-top: 1px solid var(--line); padding: .6rem 0; }
 nav ol { padding-left: 1.8rem; margin: .3rem 0; } nav { font-size: .9rem; }
@@ -495,7 +509,9 @@ def _body_of(cells, metadata):
         exclude_input=True,
         exclude_input_prompt=True,
         exclude_output_prompt=True,
-        embed_images=True,
+        # it would read each tag inside a line by itself, and close it there: no formula
+        # within a sentence would be left
+        embed_images=False,
     )
     exporter.exclude_anchor_links = True
     page, _ = exporter.from_notebook_node(

@@ -857,7 +857,7 @@ def plot_answer(
     figure, axes = plt.subplots(
         len(parts),
         1,
-        figsize=(width, 0.75 + sum(0.55 + 0.29 * size for size in sizes)),
+        figsize=(width, 0.75 + sum(0.45 + 0.26 * size for size in sizes)),
         height_ratios=[0.8 + size for size in sizes],
         sharex=True,
         squeeze=False,
