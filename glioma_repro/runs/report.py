@@ -709,7 +709,7 @@ def _cell(run, runs):
             f'title="{html.escape(sentence_of(answer), quote=True)}">'
             f"{text}</span> {forest_svg(answer)}"
         )
-    return "<br>".join(lines)
+    return "".join(f"<div>{one}</div>" for one in lines)
 
 # %% ../../nbs/runs/report.ipynb #08f5ccee
 def report_index(
