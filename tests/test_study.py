@@ -740,6 +740,18 @@ def test_progress_in_a_log_is_whole_lines_with_the_name_of_the_run(tiny, tmp_pat
     assert "patients " in lines[0] and " of 40" in lines[0]
 
 
+def test_bars_before_a_run_are_whole_lines_in_a_log():
+    """A phantom is made, and a download comes, before any notebook runs."""
+    code = "from glioma_repro.patients.core import tqdm; list(tqdm(range(9), desc='x'))"
+    own = {key: value for key, value in os.environ.items() if key != "GLIOMA_RUN"}
+    told = subprocess.run(
+        [sys.executable, "-c", code], env=own, capture_output=True, text=True
+    )
+    assert told.returncode == 0 and "\r" not in told.stderr
+    lines = told.stderr.splitlines()
+    assert 1 <= len(lines) <= 2 and "9/9" in lines[-1], lines
+
+
 def test_tables_keep_every_digit(tiny, tmp_path):
     toy = notebook(
         tmp_path / "toy.ipynb",

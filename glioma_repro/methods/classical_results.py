@@ -12,7 +12,6 @@ from pathlib import Path
 import joblib
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
 from .answer import figure_words
 from .classical import Features, Retraining
@@ -28,6 +27,7 @@ from glioma_repro.patients.core import (
     processes,
     set_style,
     write_json,
+    tqdm,
 )
 from ..statistics.comparison import correct_many, permutation_test
 
