@@ -140,8 +140,9 @@ def ratio(arguments) -> float:
     said = (
         f"One epoch of {len(samples)} pictures, {size} x {size}, with augmentation; "
         f"medians of {rounds} rounds, a ratio is the median of the rounds' own. "
-        f"Seconds are those {clock[arguments.clock]}; {cores()} cores, {arguments.threads} "
-        f"threads; torch {torch.__version__}, keras {keras.__version__}."
+        f"Seconds are those {clock[arguments.clock]}; {cores()} cores, "
+        f"{arguments.threads} threads; torch {torch.__version__}, "
+        f"keras {keras.__version__}."
     )
     kept("Training against Keras", [said, "", markdown(pd.DataFrame(rows))])
     return float((table["ours"] / table["Keras fit"]).median())
