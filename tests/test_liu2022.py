@@ -177,7 +177,8 @@ def test_tables_and_verdicts_stand_on_the_same_numbers(folder):
     assert {"table1", "figure3", "chosen_tumor", "matched_tumor"} <= set(
         results["tables"]
     )
-    assert {"figure5_tumor", "training_rivals_tumor"} <= set(results["figures"])
+    rival = "training_tumor_EfficientNet-Lite0_from_scratch"
+    assert {"figure5_tumor", "training_tumor", rival} <= set(results["figures"])
     table3 = as_table(results, "table3_tumor").set_index("class")
     accuracy = own.loc[("all", "accuracy")]
     said = f"{accuracy['value']:.3f} [{accuracy['low']:.3f}, {accuracy['high']:.3f}]"
@@ -241,8 +242,10 @@ def test_without_copies_and_with_dealt_labels(odd_files, tmp_path):
     assert "No two pictures are copies" in results["statements"]["pairs"]
     assert "pairs" not in results["figures"]
     null = as_table(results, "null").set_index("model")
-    assert null["trainings"].to_dict() == {"14-layer CNN": 1, "shortcut": 3}
-    assert null["smallest p"].to_dict() == {"14-layer CNN": 0.5, "shortcut": 0.25}
+    # a deal that leaves a fold with one class cannot be learned
+    assert null.at["14-layer CNN", "trainings"] == 1
+    assert null.at["shortcut", "trainings"] in (2, 3)
+    assert np.allclose(null["smallest p"], 1 / (1 + null["trainings"]))
     assert (null["p"] >= null["smallest p"]).all()
 
 
