@@ -407,6 +407,26 @@ def test_every_parameter_has_a_meaning():
     assert not silent, f"say behind each parameter what it means: {sorted(silent)}"
 
 
+# parameters of which a study knows all words
+CLOSED = {"precision", "protocol", "heads", "missing", "activation", "grid", "masks"}
+
+
+def test_a_closed_parameter_has_its_words_as_choices(capsys):
+    """Before, the words stood in the comment alone, and any other went into a run."""
+    open_ones = {
+        (name, one.name)
+        for name, path in notebooks().items()
+        for one in describe_parameters(read_notebook(path), name).values()
+        if one.name in CLOSED
+        if isinstance(one.default, str) and one.default not in one.choices
+    }
+    assert not open_ones, "write [one | another] at the comment's end"
+    assert main(["run", "chang2018", "-p", "precision", "bf61"]) == 1
+    assert "did you mean bf16? Known are float32, bf16" in capsys.readouterr().err
+    assert main(["run", "chang2018", "--help"]) == 0
+    assert "[float32 | bf16]" in capsys.readouterr().out
+
+
 def test_the_wheel_carries_every_notebook_manifest_and_module(monkeypatch):
     root, given = Path(__file__).parent.parent, {}
     monkeypatch.setattr(setuptools, "setup", lambda **words: given.update(words))
