@@ -706,7 +706,10 @@ from IPython.display import HTML, display
 found = pd.DataFrame({"auroc": [0.812345], "low": [0.79], "high": [0.83]})
 study.table("found", found, "What was found.")
 figure, axis = plt.subplots()
+axis.plot([0, 1], label="a line")
+axis.legend()
 study.figure("late", figure, "A picture without numbers.")
+assert axis.get_legend() is None and figure.legends, "a legend on the curves"
 figure, axis = plt.subplots()
 study.figure("answer", figure, "The method and its rival.", data=found)
 study.headline("idh", 0.812345, 0.79, 0.83, chance=0.5)
