@@ -118,5 +118,5 @@ def test_a_patient_is_not_split_by_the_inner_folds():
         assert not set(groups[train]) & set(groups[test])
     with pytest.raises(ReproError, match="one training patient only"):
         _whole_groups(labels * (groups == 1), groups, 3, 0)
-    with pytest.raises(ReproError, match="every training slice"):
+    with pytest.raises(ReproError, match="training slices: every patient"):
         _whole_groups(labels * 0, groups, 3, 0)

@@ -15,6 +15,7 @@ import pandas as pd
 import SimpleITK as sitk
 from scipy import ndimage, signal, stats
 
+from ..patients.cohort import nothing_to_learn
 from ..patients.core import ReproError, Samples, processes
 
 # %% ../../nbs/features/texture.ipynb #eb5fa0a5
@@ -286,11 +287,8 @@ def _whole_groups(labels, groups, folds, seed):
         .drop_duplicates("group")["label"]
         .value_counts()
     )
-    if len(persons) < 2:
-        raise ReproError(
-            f"every training slice is of class {persons.index[0]}: there is nothing "
-            "to tell apart; use fewer folds"
-        )
+    if why := nothing_to_learn(list(persons.index)):
+        raise ReproError(f"training slices: {why}; use fewer folds")
     folds = min(folds, int(persons.min()))
     if folds < 2:
         raise ReproError(

@@ -119,14 +119,10 @@ class Recipe:
 
     def settings(self, step: str) -> dict | None:
         "A step's settings; None where the recipe does not have it."
-        return next(
-            (
-                {key: value for key, value in one.items() if key != "step"}
-                for one in self.steps
-                if one["step"] == step
-            ),
-            None,
-        )
+        found = next((one for one in self.steps if one["step"] == step), None)
+        if found is None:
+            return None
+        return {key: value for key, value in found.items() if key != "step"}
 
     @property
     def done(self) -> dict:

@@ -443,6 +443,7 @@ class _Pair:
         self.masks = mask, moving_mask
         self.fields = [*map(_bias_once, self.images, self.masks)]
         self.small, self.margin = {}, margin
+        self.region, self.made = None, {}  # the fixed region; what `at` has made of it
         self.grow(margin)
 
     def grow(self, margin):
@@ -868,10 +869,8 @@ def resample(
             image, like, chain(*transforms), sitk.sitkNearestNeighbor, 0
         )
     image = sitk.Cast(image, sitk.sitkFloat32)
-    low, high = (
-        float(edge)
-        for edge in np.percentile(sitk.GetArrayViewFromImage(image), [0, 100])
-    )
+    values = sitk.GetArrayViewFromImage(image)
+    low, high = float(values.min()), float(values.max())
     result = sitk.Resample(
         image,
         like,

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['UNITS', 'ColumnRule', 'KINDS', 'facts', 'include', 'flow_table', 'plot_flow', 'check_no_leak', 'Split',
-           'target_names', 'usable_targets', 'tried_targets', 'patient_splits', 'plot_splits', 'site_splits',
-           'split_external', 'map_columns', 'Mapping', 'read_mapped', 'TableRule', 'FileRule', 'SourceRule', 'DoneRule',
-           'ManifestFile', 'Manifest', 'load_manifest', 'manifests', 'manifest_of', 'cohorts_table', 'review']
+           'target_names', 'usable_targets', 'nothing_to_learn', 'tried_targets', 'patient_splits', 'plot_splits',
+           'site_splits', 'split_external', 'map_columns', 'Mapping', 'read_mapped', 'TableRule', 'FileRule',
+           'SourceRule', 'DoneRule', 'ManifestFile', 'Manifest', 'load_manifest', 'manifests', 'manifest_of',
+           'cohorts_table', 'review']
 
 # %% ../../nbs/patients/cohort.ipynb #29977bf6
 import os
@@ -284,12 +285,21 @@ def usable_targets(
     )
 
 
+def nothing_to_learn(
+    words,  # the classes that occur among the known labels
+) -> str:  # why; empty where there are two or more
+    "The one rule of what can be learned from at all: labels are known, of two classes."
+    if not len(words):
+        return "no patient has a known label"
+    if len(words) == 1:
+        return f"every patient with a known label is {words[0]}"
+    return ""
+
+
 def _why_not(persons, folds):
     "Empty if the target can be used."
-    if len(persons) == 0:
-        return "no label known"
-    if len(persons) == 1:
-        return f"only one class, {persons.index[0]}: nothing to tell apart"
+    if why := nothing_to_learn(list(persons.index)):
+        return why
     small = persons[persons < folds]
     return (
         ""
@@ -342,23 +352,13 @@ def patient_splits(
         fold_of_name = _assign(
             counts, size, folds, generator(seed, "patient_splits", folds, repeat)
         )
-        fold = pd.Series(
-            {
-                one: number
-                for name, number in zip(names, fold_of_name)
-                for one in persons[name]
-            }
-        )
-        splits += [
-            Split(
-                repeat,
-                number,
-                "test",
-                tuple(one for one in cohort.ids if fold[one] != number),
-                tuple(one for one in cohort.ids if fold[one] == number),
-            )
-            for number in range(folds)
-        ]
+        fold = {}
+        for name, number in zip(names, fold_of_name):
+            fold |= dict.fromkeys(persons[name], number)
+        for number in range(folds):
+            train = tuple(one for one in cohort.ids if fold[one] != number)
+            test = tuple(one for one in cohort.ids if fold[one] == number)
+            splits.append(Split(repeat, number, "test", train, test))
     return splits
 
 

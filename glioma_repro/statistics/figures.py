@@ -30,6 +30,7 @@ from glioma_repro.statistics.measures import (
     called,
     classes_of,
     confusion,
+    drawn_limits,
     evaluate,
     patient_weights,
     scores_of,
@@ -228,7 +229,7 @@ def _draw_roc(axis, number, curve, iterations, threshold, seed):
     tpr, fpr, grid = true / true[:, -1:], false / false[:, -1:], np.linspace(0, 1, 101)
     drawn = np.array([np.interp(grid, x, y) for x, y in zip(fpr[1:], tpr[1:])])
     if len(drawn):
-        band = np.percentile(drawn, [2.5, 97.5], axis=0)
+        band = drawn_limits(drawn)
         axis.fill_between(grid, *band, color=colour, alpha=0.15, linewidth=0)
     axis.plot(fpr[0], tpr[0], color=colour, linestyle=dashes, linewidth=1.8)
     if threshold is not None:
@@ -357,7 +358,7 @@ def _draw_precision(axis, number, curve, iterations, threshold, seed):
         [p[np.searchsorted(r, grid - 1e-12)] for r, p in zip(recall[1:], precision[1:])]
     )
     if len(drawn):
-        band = np.percentile(drawn, [2.5, 97.5], axis=0)
+        band = drawn_limits(drawn)
         axis.fill_between(grid, *band, color=colour, alpha=0.15, linewidth=0)
     axis.step(
         recall[0],

@@ -34,6 +34,7 @@ from glioma_repro.statistics.measures import (
     calibration_line,
     called,
     classes_of,
+    drawn_limits,
     interval_of,
     patient_weights,
     proportion_interval,
@@ -310,9 +311,7 @@ def calibration_band(
     low, high = np.full((2, len(at)), np.nan)
     known = np.isfinite(observed) & (np.isfinite(curves).mean(0) > 0.5)
     if known.any():
-        low[known], high[known] = np.nanquantile(
-            curves[:, known], [0.025, 0.975], axis=0
-        )
+        low[known], high[known] = drawn_limits(curves[:, known])
     return pd.DataFrame({"score": at, "observed": observed, "low": low, "high": high})
 
 # %% ../../nbs/statistics/uncertainty.ipynb #b1c05f04
