@@ -6,7 +6,7 @@ import pytest
 
 from glioma_repro.patients.core import ReproError, Samples
 from glioma_repro.features.texture import (
-    GROUPS,
+    TEXTURE_GROUPS,
     boundary_features,
     chosen_features,
     fit_texture_svm,
@@ -64,7 +64,7 @@ def test_every_group_is_there_and_finite_for_tiny_and_flat_tumours():
             Samples(inputs, samples.table, samples.targets, samples.names, masks)
         )
         assert found.inputs.shape == (3, 40) and np.isfinite(found.inputs).all()
-    assert len(GROUPS) == 6
+    assert len(TEXTURE_GROUPS) == 6
 
 
 def test_without_masks():

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STEPS', 'RecipeFile', 'Recipe', 'load_recipe', 'recipe_from', 'recipes', 'code_version', 'sidecar_of', 'produce',
            'Job', 'finest', 'crop_to', 'preprocess_patient', 'Preprocessed', 'preprocess', 'contact_sheets',
-           'measurements_of_preprocessing', 'Prepared', 'prepared', 'in_words']
+           'measurements_of_preprocessing', 'Prepared', 'prepared', 'done_in_words']
 
 # %% ../../nbs/images/preprocess.ipynb #26dd1dc3
 import errno
@@ -1061,15 +1061,15 @@ def prepared(
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, brain, bias)
     if cohort.space is not None or cohort.done.get("registered"):
         said = (
-            f"The images are ready ({in_words(cohort.done) or cohort.space}); the "
-            f"recipe {recipe.name} is not run on them."
+            f"The images are ready ({done_in_words(cohort.done) or cohort.space}); "
+            f"the recipe {recipe.name} is not run on them."
         )
         return Prepared(cohort, said, None)
     result = preprocess(cohort, recipe, jobs, scheduler, seed)
     made = result.summary[["files_made", "files_kept"]].sum()
     said = (
-        f"The recipe {recipe.name} ({in_words(recipe.done)}): {len(result.cohort)} of "
-        f"{len(cohort)} patients went through, {made['files_made']} files were "
+        f"The recipe {recipe.name} ({done_in_words(recipe.done)}): "
+        f"{len(result.cohort)} of {len(cohort)} patients went through, {made['files_made']} files were "
         "made, "
         f"{made['files_kept']} were up to date."
     )
@@ -1077,7 +1077,7 @@ def prepared(
     return Prepared(replace(result.cohort, problems=problems), said, result)
 
 # %% ../../nbs/images/preprocess.ipynb #dfc9cf37
-def in_words(
+def done_in_words(
     done: dict,  # of Cohort.done
 ) -> str:
     "What was done to images, for a report; empty where nothing is known."

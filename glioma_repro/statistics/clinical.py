@@ -28,7 +28,7 @@ from glioma_repro.patients.core import (
 from glioma_repro.statistics.measures import (
     bootstrap_interval,
     called,
-    classes_of,
+    table_classes,
     drawn_limits,
     evaluate,
     one_source,
@@ -153,7 +153,7 @@ def predicted_labels(
     # a diagnosis joins targets, so they too come from one model, cohort and subset
     one_source(table, pooled="target")
     for target, part in table.groupby("target", sort=False):
-        classes = classes_of(part)
+        classes = table_classes(part)
         mean = runs_of(part).groupby("participant_id")[list(classes)].mean()
         words = np.array(classes, dtype=object)[called(mean.to_numpy(), threshold)]
         columns[target] = pd.Series(words, index=mean.index, dtype="string")
@@ -854,7 +854,7 @@ def _worths(predictions, positive, cuts):
     scored = {
         name: scores_of(part) for name, part in table.groupby("model", sort=False)
     }
-    classes = classes_of(table)
+    classes = table_classes(table)
     positive = positive or classes[-1]
     if positive not in classes:
         raise ReproError(

@@ -30,7 +30,7 @@ from glioma_repro.patients.core import (
     write_text,
 )
 from glioma_repro.statistics.measures import (
-    Scores,
+    Scored,
     difference_test,
     fold_rows,
     mean_scores,
@@ -309,7 +309,7 @@ def pair(
     table_b: pd.DataFrame,  # of the other
     level: str = "patient",  # patient or slice
 ) -> tuple[
-    Scores, Scores, int
+    Scored, Scored, int
     # the same samples in the same order; how many left out because the tables disagree on
     # their label
 ]:
@@ -346,15 +346,15 @@ def _keys(table, level, cohort):
 
 # %% ../../nbs/statistics/comparison.ipynb #710effb7
 def paired_bootstrap(
-    a: Scores,
-    b: Scores,  # the same patients in the same order
+    a: Scored,
+    b: Scored,  # the same patients in the same order
     names: list[str],  # measures
     iterations: int = 2000,  # draws
     seed: int = 0,  # of the draws
     threshold: float = 0.5,  # two classes
 ) -> dict[str, dict]:  # measure: value_a, value_b, difference, low, high, p
     "Differences with percentile intervals and p of the same draws, within the classes."
-    second = Scores(a.participants, b.codes, b.scores, b.classes, a.clustered)
+    second = Scored(a.participants, b.codes, b.scores, b.classes, a.clustered)
     drawn = [
         bootstrap_values(one, names, iterations, seed, threshold, stratified=True)
         for one in (a, second)

@@ -7,12 +7,12 @@ __all__ = ['AUROC_INTERVALS', 'SOURCE', 'MEASURES', 'MORE_MEASURES', 'EVALUATION
            'sums_by_score', 'auroc', 'auprc', 'auprc_interpolated', 'auroc_one_vs_rest', 'auroc_one_vs_one', 'called',
            'confusion', 'from_confusion', 'brier', 'calibration_line', 'calibration_curve', 'proportion_interval',
            'proportion_method', 'placements', 'auroc_parts', 'auroc_covariance', 'freedom_of', 'newcombe_interval',
-           'auroc_interval', 'delong', 'effective', 'difference_test', 'delong_unpaired', 'Scores', 'classes_of',
+           'auroc_interval', 'delong', 'effective', 'difference_test', 'delong_unpaired', 'Scored', 'table_classes',
            'one_source', 'runs_of', 'scores_of', 'mean_scores', 'measure_names', 'measure_all', 'too_few',
            'drawn_limits', 'bootstrap_interval', 'bootstrap_values', 'share_interval', 'brier_interval',
            'slope_interval', 'interval_of', 'ratio_interval', 'corrected_interval', 'fold_spread', 'evaluate',
            'sensitivity_at', 'specificity_at', 'choose_threshold', 'chosen_thresholds', 'at_thresholds', 'within_folds',
-           'class_pairs', 'fold_rows', 'as_arrays', 'auroc_within_folds', 'interval_coverage', 'summary',
+           'class_pairs', 'fold_rows', 'as_arrays', 'auroc_within_folds', 'interval_coverage', 'score_summary',
            'plot_measure']
 
 # %% ../../nbs/statistics/measures.ipynb #73906341
@@ -666,7 +666,7 @@ def delong_unpaired(
 
 # %% ../../nbs/statistics/measures.ipynb #d932bfe8
 @dataclass(frozen=True)
-class Scores:
+class Scored:
     """What the measures need of one model and one target: who, which class, which
     scores. Unknown labels are left out.
     """
@@ -693,9 +693,9 @@ class Scores:
             for code, word in enumerate(self.classes)
         }
 
-    def at(self, rows) -> "Scores":
+    def at(self, rows) -> "Scored":
         "Some of the samples."
-        return Scores(
+        return Scored(
             self.participants[rows],
             self.codes[rows],
             self.scores[rows],
@@ -708,7 +708,7 @@ _RUN = ["repeat", "fold", "seed"]
 SOURCE = ["study", "model", "cohort", "protocol", "subset", "target"]
 
 
-def classes_of(
+def table_classes(
     table: pd.DataFrame,  # rows of predictions of one target
 ) -> tuple[str, ...]:  # in TARGETS' order, the positive one last
     """The classes of a target; raises SchemaError for a class that the target does not
@@ -787,7 +787,7 @@ def runs_of(
     table = predictions.table if isinstance(predictions, Predictions) else predictions
     who = ["participant_id"] + (["slice"] if level == "slice" else [])
     one_source(table if level == "slice" else table.assign(slice=0))
-    classes = classes_of(table)
+    classes = table_classes(table)
     table = table.assign(**{name: table[name].fillna(-1) for name in [*_RUN, "slice"]})
     wide = (
         table.groupby([*_RUN, *who, "class"], sort=True)["score"]
@@ -813,10 +813,10 @@ def runs_of(
 def scores_of(
     predictions: Predictions | pd.DataFrame,  # of one model, subset and target
     level: str = "patient",  # patient or slice
-) -> Scores:
+) -> Scored:
     "One score a patient (or slice): the mean over slices, then over folds and repeats."
     runs = runs_of(predictions, level)
-    classes = classes_of(
+    classes = table_classes(
         predictions.table if isinstance(predictions, Predictions) else predictions
     )
     return mean_scores(runs, classes, level)
@@ -831,7 +831,7 @@ def mean_scores(runs, classes, level):
         .agg({"code": "first"} | dict.fromkeys(classes, "mean"))
         .reset_index()
     )
-    return Scores(
+    return Scored(
         known["participant_id"].to_numpy(str),
         known["code"].to_numpy(int),
         known[list(classes)].to_numpy(float),
@@ -916,7 +916,7 @@ def measure_names(
 
 # %% ../../nbs/statistics/measures.ipynb #8f96faba
 def measure_all(
-    one: Scores,  # of one model and target
+    one: Scored,  # of one model and target
     names: list[str],  # from measure_names
     weights=None,  # (B, N); all 1 if None
     threshold: float = 0.5,  # two classes: called positive from here on
@@ -972,7 +972,7 @@ def _measure_order(name, one, weights):
 
 # %% ../../nbs/statistics/measures.ipynb #9d9fc13c
 def too_few(
-    one: Scores,  # of one model and target
+    one: Scored,  # of one model and target
     minimum: int = 2,  # patients that each class needs
     # patients that each class should have; none asked if None
     underpowered: int | None = None,
@@ -1041,7 +1041,7 @@ def bootstrap_interval(
 
 
 def bootstrap_values(
-    one: Scores,  # of one model and target
+    one: Scored,  # of one model and target
     names: list[str],  # measures
     iterations: int = 2000,  # draws
     seed: int = 0,  # of the draws
@@ -1091,7 +1091,7 @@ def share_interval(
 
 
 def brier_interval(
-    one: Scores,  # of one model and target
+    one: Scored,  # of one model and target
     level: float = 0.95,  # of confidence
 ) -> tuple[float, float]:
     """Of the Brier score: that of the share whose number of patients gives its variance
@@ -1150,7 +1150,7 @@ def slope_interval(
 def interval_of(
     name: str,  # measure
     value: float,  # its value
-    one: Scores,  # the patients
+    one: Scored,  # the patients
     drawn: dict,  # bootstrap draws by measure, for those that need them
     settings: dict,  # auroc_interval, proportion, bootstrap, threshold
 ) -> tuple[float, float, str]:
@@ -1482,7 +1482,7 @@ def _check_settings(settings):
 # %% ../../nbs/statistics/measures.ipynb #0ae14862
 def _evaluate_one(table, measures, settings, spread=True):
     "The rows of one model, subset and target."
-    runs, classes = runs_of(table, settings["level"]), classes_of(table)
+    runs, classes = runs_of(table, settings["level"]), table_classes(table)
     one, names = (
         mean_scores(runs, classes, settings["level"]),
         measure_names(classes, measures),
@@ -1576,7 +1576,7 @@ def specificity_at(
 
 # %% ../../nbs/statistics/measures.ipynb #24e7ae6e
 def choose_threshold(
-    scores: Scores,  # of one training, of patients it is NOT judged on
+    scores: Scored,  # of one training, of patients it is NOT judged on
     # youden: greatest sensitivity + specificity; sensitivity=0.9: the highest threshold
     # that finds so many; specificity=0.9: the lowest that spares so many
     rule: str = "youden",
@@ -1897,7 +1897,7 @@ def interval_coverage(
     )
 
 # %% ../../nbs/statistics/measures.ipynb #d01e2a73
-def summary(
+def score_summary(
     predictions: Predictions | str | Path,  # a table or its file
     iterations: int = 2000,  # bootstrap draws
     threshold: float = 0.5,  # called positive from here on
