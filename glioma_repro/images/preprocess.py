@@ -1069,8 +1069,8 @@ def prepared(
     made = result.summary[["files_made", "files_kept"]].sum()
     said = (
         f"The recipe {recipe.name} ({done_in_words(recipe.done)}): "
-        f"{len(result.cohort)} of {len(cohort)} patients went through, {made['files_made']} files were "
-        "made, "
+        f"{len(result.cohort)} of {len(cohort)} patients went through, "
+        f"{made['files_made']} files were made, "
         f"{made['files_kept']} were up to date."
     )
     problems = pd.concat([cohort.problems, result.problems], ignore_index=True)
