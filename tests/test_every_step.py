@@ -10,7 +10,7 @@ import pytest
 from IPython.display import display
 
 from glioma_repro.runs.execution import (
-    exported_module,
+    module_of,
     parameters_of,
     read_notebook,
     run_view,
@@ -26,7 +26,7 @@ CHEAP = {
     "classical": dict(jobs=1),
 }
 LISTED = {name: read_notebook(path) for name, path in runnable().items()}
-STEPS = sorted(name for name, notebook in LISTED.items() if exported_module(notebook))
+STEPS = sorted(name for name, notebook in LISTED.items() if module_of(notebook))
 STUDIES = sorted(set(LISTED) - set(STEPS))
 
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['path_name', 'notebooks', 'find_notebook', 'read_notebook', 'runnable', 'Parameter', 'describe_parameters',
-           'parameters_of', 'parse_value', 'check_parameters', 'exported_module', 'run_view', 'label_of', 'check_label',
+           'parameters_of', 'parse_value', 'check_parameters', 'module_of', 'run_view', 'label_of', 'check_label',
            'cohort_folder', 'is_run', 'run', 'run_grid']
 
 # %% ../../nbs/runs/execution.ipynb #c9fa6209
@@ -295,7 +295,7 @@ def _directive(cell, name):
     return bool(re.search(rf"^#\s*\|\s*{name}\b", cell.source, re.MULTILINE))
 
 
-def exported_module(notebook) -> str | None:
+def module_of(notebook) -> str | None:
     "The module that a notebook exports, such as `images.brain`; None for a study."
     for cell in notebook.cells:
         found = re.search(
@@ -312,7 +312,7 @@ def run_view(
     """The lesson without what only a reader needs: export cells become one import;
     showing and testing cells and the exercises fall away.
     """
-    module = exported_module(notebook)
+    module = module_of(notebook)
     cells, on_cohort, introduction = [], module is None, True
     exercises = False  # of a study too: they are the reader's
     for cell in notebook.cells:

@@ -15,15 +15,18 @@ import nbformat
 
 from ..patients.core import ReproError, write_text
 from ..patients.files import read_json
-from .execution import exported_module
 
 # %% ../../nbs/runs/site.ipynb #7d0b4889
 def module_of(
     notebook: str | Path,  # an .ipynb
 ) -> str | None:  # such as glioma_repro.images.slices; None where nothing is exported
     "The module that a notebook is the source of."
-    name = exported_module(nbformat.read(notebook, as_version=4))
-    return f"glioma_repro.{name}" if name else None
+    cells = nbformat.read(notebook, as_version=4).cells
+    for cell in cells:
+        found = re.search(r"^#\s*\|\s*default_exp\s+(\S+)", cell.source, re.MULTILINE)
+        if cell.cell_type == "code" and found:
+            return f"glioma_repro.{found[1]}"
+    return None
 
 # %% ../../nbs/runs/site.ipynb #16dd22c1
 class ShowDocs:
