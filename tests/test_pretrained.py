@@ -15,7 +15,7 @@ from keras.src.legacy.saving.legacy_h5_format import save_weights_to_hdf5_group
 from glioma_repro.networks import pretrained
 from glioma_repro.networks.networks import lower
 from glioma_repro.networks.pretrained import (
-    BASES,
+    KINDS,
     fetch_imagenet,
     load_imagenet,
     pretrained_network,
@@ -32,7 +32,7 @@ def base_of(name):
     "Keras' own network with random weights and random norms."
     keras.utils.set_random_seed(5)
     with pretrained._channels_first():
-        builder = getattr(keras.applications, BASES[name].builder)
+        builder = getattr(keras.applications, KINDS[name].builder)
         return builder(include_top=False, weights=None, input_shape=(3, 96, 96))
 
 

@@ -18,7 +18,7 @@ from glioma_repro.methods.fourteen_layer_cnn import (
 )
 from ..networks.augmentation import Augmentation
 from glioma_repro.networks.pretrained import (
-    BASES,
+    KINDS,
     TUNES,
     lite0_file,
     load_imagenet,
@@ -51,18 +51,18 @@ def fitted_head(
 # %% ../../nbs/methods/transfer.ipynb #60170dbf
 @dataclass(frozen=True)
 class FineTuned(PictureNetwork):
-    "A network of BASES on pictures."
+    "A network of KINDS on pictures."
 
     name: str = "EfficientNet-Lite0 top block"
     training: Training = picture_training(8, 1e-4)
     augment: Augmentation | None = PICTURE_AUGMENTATION
-    network: str = "EfficientNet-Lite0"  # of BASES
+    network: str = "EfficientNet-Lite0"  # of KINDS
     tune: str = "top block"  # or frozen, all layers, from scratch
     dropout: float = 0.2  # before the head
 
     def __post_init__(self):
         super().__post_init__()
-        for setting, words in (("network", BASES), ("tune", TUNES)):
+        for setting, words in (("network", KINDS), ("tune", TUNES)):
             if getattr(self, setting) not in words:
                 raise ReproError(
                     f"{self.name}: {setting}={getattr(self, setting)!r}; it is one of "
@@ -93,14 +93,14 @@ class FineTuned(PictureNetwork):
         if self.tune == "from scratch":
             return ""
         try:
-            weights_path(self.network) if BASES[self.network].builder else lite0_file()
+            weights_path(self.network) if KINDS[self.network].builder else lite0_file()
         except ReproError as error:
             return str(error)
         return ""
 
 # %% ../../nbs/methods/transfer.ipynb #b561639c
 def fine_tuned(
-    network: str,  # of BASES
+    network: str,  # of KINDS
     tune: str,  # of TUNES
     name: str = "",  # made of both if empty
     epochs: int = 8,  # all are run; the weights of the best are kept
