@@ -97,3 +97,23 @@ def test_one_name_has_one_meaning(tmp_path):
     # one meaning, defined twice: runs/site asks runs/execution soon
     known = {"module_of"}
     assert set(clashes(package)) <= known, "give each meaning its own name"
+
+
+def private_imports(folder):
+    "Names with an underscore that one module of a package takes from another."
+    found = set()
+    for path in sorted(folder.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom):
+                names = [one.name for one in node.names]
+                inner = node.level or (node.module or "").startswith("glioma_repro")
+                found |= {one for one in names if inner and one.startswith("_")}
+    return found
+
+
+def test_what_another_module_needs_has_a_public_name(tmp_path):
+    text = "from .a import _x, y\nfrom glioma_repro.b import _z\nfrom os import _exit\n"
+    (tmp_path / "c.py").write_text(text)
+    assert private_imports(tmp_path) == {"_x", "_z"}
+    # the style of a report, which runs/prediction shares
+    assert private_imports(TOOL.parent.parent / "glioma_repro") <= {"_STYLE"}
