@@ -539,7 +539,8 @@ def plot_inflation(
     for axis, (measure, rows) in zip(axes, inflation.groupby("measure", sort=False)):
         rows = rows.reset_index(drop=True)
         for step, (name, mark) in enumerate(zip(protocols, "os")):
-            value, low, high = (rows[one] for one in _with_limits(name))
+            figures = rows[list(_with_limits(name))].to_numpy(float)
+            value, low, high = figures.T
             axis.errorbar(
                 value,
                 rows.index + 0.12 * (2 * step - len(protocols) + 1),
