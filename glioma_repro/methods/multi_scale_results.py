@@ -482,6 +482,7 @@ def plot_stopping(
         axis.set(xlabel="epoch", title=model)
         axis.legend()
     axes[0, 0].set_ylabel("validation loss")
+    figure.data = stops
     return figure
 
 # %% ../../nbs/methods/multi_scale_results.ipynb #a1770030
@@ -564,6 +565,7 @@ def plot_inflation(
         )
     handles = axes[0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside upper center", ncols=4)
+    figure.data = inflation
     return figure
 
 

@@ -22,7 +22,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from tqdm.auto import tqdm
 
 from ..patients.cohort import nothing_to_learn
 from glioma_repro.patients.core import (
@@ -36,6 +35,7 @@ from glioma_repro.patients.core import (
     fingerprint,
     generator,
     seed_of,
+    tqdm,
 )
 from .networks import lower, raise_weights
 
