@@ -471,14 +471,14 @@ def plot_stopping(
                 label=f"protocol {name}",
             )
             end = stated.loc[(model, name)]
-            ended = end["ended by"] == "the rule"
+            ended = "ends" if end["ended by"] == "the rule" else "never ended it"
             axis.plot(
                 end["weights of epoch"],
                 end["validation loss of the weights"],
                 "v",
                 color=colour,
                 markersize=9,
-                label=f"{name}: the stated rule {'ends' if ended else 'never ended it'}",
+                label=f"{name}: the stated rule {ended}",
             )
         axis.set(xlabel="epoch", title=model)
         axis.legend()
