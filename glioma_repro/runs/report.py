@@ -68,11 +68,18 @@ def in_digits(
             printed = frame[value].iloc[row] if value else None
             if isinstance(printed, str):  # as a paper prints it
                 digits = len(printed.partition(".")[2])
+            elif _is_number(printed):  # no zeros that nobody measured
+                digits = min(digits, max(map(_decimals_in, (*ends, printed))))
             for name in filter(None, (value, low, high)):
                 place, number = frame.columns.get_loc(name), frame[name].iloc[row]
                 if _is_number(number):
                     shown.iat[row, place] = f"{number:.{digits}f}"
     return shown
+
+
+def _decimals_in(number):
+    "Digits after the point of a number as it was given."
+    return len(f"{number:.9f}".rstrip("0").partition(".")[2])
 
 
 def _may_be_value(column):
