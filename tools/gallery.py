@@ -28,6 +28,9 @@ FINDINGS = (
 )
 # the picture that says most, where it is not the page's first: its number from 0
 CHOSEN = {"studies/baselines.ipynb": 1, "patients/phantom.ipynb": 5}
+FRONT = "patients/phantom.ipynb"  # whose picture stands below "See it work", larger
+FRONT_SIZE, FRONT_LARGEST = (720, 640), 80_000  # pixels, bytes
+OTHERS = {"findings.png", "front.png"}  # in the gallery's folder, of no page
 
 
 @dataclass(frozen=True)
@@ -98,9 +101,9 @@ def pages() -> list[Page]:
     ]
 
 
-def thumbnail(page: Page) -> bytes:
-    """A small copy of a page's picture as a PNG below 30 kB, which says what it was
-    made from.
+def thumbnail(page: Page, size=(WIDEST, TALLEST), largest=LARGEST) -> bytes:
+    """A small copy of a page's picture as a PNG, which says what it was made from; no
+    larger than `size`, in pixels, and `largest`, in bytes.
     """
     picture = Image.open(io.BytesIO(page.picture)).convert("RGBA")
     ground = Image.new("RGBA", picture.size, "white")
@@ -109,12 +112,12 @@ def thumbnail(page: Page) -> bytes:
     note.add_text("source", page.digest)
     for share, colours in ((1, 128), (1, 48), (1, 16), (0.75, 16), (0.5, 8)):
         small = picture.copy()
-        small.thumbnail((WIDEST * share, TALLEST * share), Image.Resampling.LANCZOS)
+        small.thumbnail([side * share for side in size], Image.Resampling.LANCZOS)
         made = io.BytesIO()
         small.quantize(colours).save(made, "PNG", optimize=True, pnginfo=note)
-        if made.tell() < LARGEST:
+        if made.tell() < largest:
             return made.getvalue()
-    raise SystemExit(f"{page.path}: no small copy of its picture is below 30 kB")
+    raise SystemExit(f"{page.path}: no small copy of its picture is small enough")
 
 
 def source_of(path: Path) -> str:
@@ -125,9 +128,18 @@ def source_of(path: Path) -> str:
         return picture.text.get("source", "")
 
 
-def _guides_last(page: Page) -> bool:
-    """Guides have no pictures, and stand in the opening lines already."""
-    return page.floor == "Guides"
+def alt_of(page: Page) -> str:
+    """What is seen on a page's picture, as Markdown wants it."""
+    words = page.alt or f"A picture from the page {page.title}"
+    return re.sub(r"[\[\]|\n]+", " ", words).strip()
+
+
+def front_text(page: Page) -> str:
+    """The picture of the front page: patients whom nobody has met."""
+    return (
+        f"[![{alt_of(page)}](gallery/front.png)]({page.path})\n\n"
+        "Nobody's head: the phantom, on which `make demo` runs."
+    )
 
 
 def gallery_text(found: list[Page]) -> str:
@@ -144,9 +156,7 @@ def gallery_text(found: list[Page]) -> str:
             lines += ["", f"### {floor}", "", "| | |", "|---|---|"]
         shown = ""
         if page.picture:
-            words = page.alt or f"A picture from the page {page.title}"
-            words = re.sub(r"[\[\]|\n]+", " ", words).strip()
-            shown = f"[![{words}]({page.thumbnail})]({page.path})"
+            shown = f"[![{alt_of(page)}]({page.thumbnail})]({page.path})"
         sentence = page.sentence.replace("|", "\\|")
         lines.append(f"| {shown} | **[{page.title}]({page.path})**: {sentence} |")
     return "\n".join(lines)
@@ -229,8 +239,8 @@ def cite_text() -> str:
 
 
 def write_index(texts: dict[str, str]) -> bool:
-    """Puts the texts into the front page's cells of these ids, a new one before the
-    gallery; says whether one changed.
+    """Puts the texts into the front page's cells of these ids, a new one before what
+    was found; says whether one changed.
     """
     path = ROOT / "nbs" / "index.ipynb"
     book = json.loads(path.read_text(encoding="utf-8"))
@@ -239,7 +249,7 @@ def write_index(texts: dict[str, str]) -> bool:
     for name in texts:
         if name not in known:
             fresh = {"cell_type": "markdown", "id": name, "metadata": {}, "source": []}
-            cells.insert(known.index("gallery"), fresh)
+            cells.insert(2, fresh)
     for cell in cells:
         if cell["id"] in texts:
             cell["source"] = texts[cell["id"]].splitlines(True)
@@ -273,13 +283,24 @@ def main() -> list[str]:
             stale.append(page.thumbnail)
             if not check:
                 path.write_bytes(thumbnail(page))
+    front = next(page for page in found if page.path == FRONT)
+    if source_of(folder / "front.png") != front.digest:
+        stale.append("gallery/front.png")
+        if not check:
+            (folder / "front.png").write_bytes(
+                thumbnail(front, FRONT_SIZE, FRONT_LARGEST)
+            )
     wanted = {Path(page.thumbnail).name for page in found if page.picture}
     for path in sorted(folder.glob("*.png")):
-        if path.name not in wanted | {"findings.png"}:
+        if path.name not in wanted | OTHERS:
             stale.append(f"gallery/{path.name}")
             if not check:
                 path.unlink()
-    texts = {"gallery": gallery_text(found), "cite": cite_text()}
+    texts = {
+        "front": front_text(front),
+        "gallery": gallery_text(found),
+        "cite": cite_text(),
+    }
     table = ROOT / "data_manifests" / "findings.csv"
     if table.exists():
         read = read_findings(table)

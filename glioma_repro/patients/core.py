@@ -1478,7 +1478,9 @@ def _repr_html_(self: Cohort):
         counts = self.labels(target).value_counts()
         if len(counts):
             text = ", ".join(
-                f"{counts[one]} {one}" for one in TARGETS[target] if one in counts
+                f"{counts[one]} {class_name(target, one)}"
+                for one in TARGETS[target]
+                if one in counts
             )
             rows.append(
                 (
@@ -1746,7 +1748,7 @@ def _repr_html_(self: Samples):
     lines += [
         f"{one}: "
         + ", ".join(
-            f"{count} {word}"
+            f"{count} {class_name(one, word)}"
             for word, count in self.targets[one].value_counts().sort_index().items()
         )
         for one in self.targets
