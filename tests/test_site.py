@@ -154,6 +154,33 @@ def test_every_picture_has_words_for_who_cannot_see_it():
                 assert "![](" not in cell.source, f"{path.name}: a picture without alt"
 
 
+def repeated(text):
+    """What stands in every row of a table of four rows or more: a phrase that is read
+    once, above the table.
+    """
+    found = []
+    for table in re.findall(r"<table.*?</table>", text, re.DOTALL):
+        body = table.split("</thead>")[-1]
+        rows = [
+            [re.sub(r"<.*?>", "", one).strip() for one in re.findall(CELL, row)]
+            for row in re.findall(r"<tr.*?</tr>", body, re.DOTALL)
+        ]
+        same = [set(column) for column in zip(*rows)] if len(rows) > 3 else []
+        words = [column.pop() for column in same if len(column) == 1]
+        found += [one for one in words if re.match(r"(?!&)[^\W\d].{8,}", one)]
+    return found
+
+
+CELL = re.compile(r"<t[dh]\b[^>]*>.*?</t[dh]>", re.DOTALL)
+
+
+def test_a_phrase_in_every_row_is_seen():
+    row = "<tr><th>{}</th><td>multi-task network</td><td>0.9</td></tr>"
+    table = "<table>" + "".join(row.format(one) for one in range(4)) + "</table>"
+    assert repeated(table) == ["multi-task network"]
+    assert repeated(table.replace(row.format(3), "")) == []
+
+
 def junk_of(cell):
     """What no reader wants to see in a cell's outputs."""
     for output in cell.outputs:
@@ -163,6 +190,8 @@ def junk_of(cell):
             yield "numpy's own words"
         if re.search(r"\b\d+ 2, \d+ 3\b", shown):
             yield "grades without the word"
+        if repeated(html_of(output)):
+            yield f"repeated in every row of a table: {repeated(html_of(output))}"
         if re.search(r"<tbody>\s*</tbody>", shown):
             yield "an empty table"
         if re.search(r"\d+%\|.*\| *\d+/\d+", shown):
@@ -228,6 +257,14 @@ def test_findings_on_real_patients_are_drawn_from_their_table(tmp_path):
             gallery.read_findings(path)
 
 
+def test_every_step_and_study_has_a_thumbnail():
+    """Tables, commands and guides may have nothing to show but words."""
+    seen = ("images/", "features/", "networks/", "methods/", "studies/")
+    lacking = [one.path for one in gallery.pages() if one.picture is None]
+    lacking = [one for one in lacking if one.startswith(seen)]
+    assert not lacking, "let a cell of the lesson show a picture, and save it"
+
+
 def words_of(text):
     """The first words of a cell, up to what nbdev may turn into a link."""
     return re.match(r"[^`\[$*<|\n]{0,60}", text)[0]
@@ -263,7 +300,9 @@ def lost(path, made):
     """The paragraphs of a notebook that its prepared page lacks. nbdev makes the page's
     head of the first cell and drops the rest of it: title and sentence must be there.
     """
-    text = "\n".join("".join(cell["source"]) for cell in made["cells"])
+    texts = ["".join(cell["source"]) for cell in made["cells"]]
+    head = yaml.safe_load(texts[0].strip().strip("-"))  # title, description
+    text = "\n".join([*map(str, head.values()), *texts])
     first, *others = nbformat.read(path, as_version=4).cells
     parts = [part for part in first.source.split("\n\n") if part.strip()]
     for cell in others:

@@ -28,6 +28,16 @@ FINDINGS = (
 )
 # the picture that says most, where it is not the page's first: its number from 0
 CHOSEN = {"studies/baselines.ipynb": 1, "patients/phantom.ipynb": 5}
+# a study without saved outputs shows the picture of what it trains
+BORROWED = {
+    "studies/akkus2017.ipynb": "methods/multi_scale_cnn.ipynb",
+    "studies/chang2018.ipynb": "methods/residual_cnn.ipynb",
+    "studies/choi2021.ipynb": "methods/hybrid_cnn.ipynb",
+    "studies/vandervoort2022.ipynb": "networks/multi_task_network.ipynb",
+    "studies/liu2022.ipynb": "methods/fourteen_layer_cnn.ipynb",
+    "studies/head_to_head.ipynb": "methods/method.ipynb",
+    "studies/baselines.ipynb": "methods/classical.ipynb",
+}
 FRONT = "patients/phantom.ipynb"  # whose picture stands below "See it work", larger
 FRONT_SIZE, FRONT_LARGEST = (720, 640), 80_000  # pixels, bytes
 OTHERS = {"findings.png", "front.png"}  # in the gallery's folder, of no page
@@ -84,11 +94,13 @@ def page_of(path: str, floor: str) -> Page:
     cells = cells_of(ROOT / "nbs" / path)
     head = re.match(r"# (.+)\n+> (.+)", cells[0]["source"])
     found = [one for cell in cells for one in pictures_of(cell)]
-    if not found:
-        return Page(floor, path, head[1], head[2])
-    return Page(
-        floor, path, head[1], head[2], *found[min(CHOSEN.get(path, 0), len(found) - 1)]
-    )
+    if found:
+        picture = found[min(CHOSEN.get(path, 0), len(found) - 1)]
+        return Page(floor, path, head[1], head[2], *picture)
+    if path in BORROWED:
+        lender = page_of(BORROWED[path], floor)
+        return Page(floor, path, head[1], head[2], lender.picture, lender.alt)
+    return Page(floor, path, head[1], head[2])
 
 
 def pages() -> list[Page]:

@@ -545,7 +545,9 @@ def layer_flops(
 def layer_table(
     network,  # a Keras model or a torch module
     shape: tuple[int, ...],  # of one sample, such as (4, 32, 32)
-) -> pd.DataFrame:  # one row a layer that computes: output, kernel, stride, parameters, FLOPs, FLOPs a byte
+) -> (
+    pd.DataFrame
+):  # a row a layer: output, kernel, stride, parameters, FLOPs, FLOPs a byte
     "What every layer gives and costs, for one sample in float32."
     module, rows, hooks = lower(network).eval(), [], []
 
