@@ -30,6 +30,7 @@ from glioma_repro.runs.execution import (  # noqa: E402
     describe_parameters,
     parse_value,
     read_notebook,
+    run_view,
     runnable,
 )
 
@@ -280,6 +281,7 @@ def test_nbdev_prepares_every_page_and_loses_nothing(tmp_path):
     for name in ("settings.ini", "setup.py", "pyproject.toml", "README.md"):
         shutil.copy2(ROOT / name, tmp_path)
     shutil.copy2(ROOT / "_quarto.yml", tmp_path)
+    make_run(tmp_path, "chang2018")
     told = subprocess.run(
         [sys.executable, "-c", "import nbdev.serve as s; s.proc_nbs(n_workers=2)"],
         cwd=tmp_path,
@@ -294,6 +296,24 @@ def test_nbdev_prepares_every_page_and_loses_nothing(tmp_path):
         assert not lost(path, made), place
         if place.parts[0] == "studies":
             assert not unfolded(made), place
+        if place.stem == "chang2018":
+            told = json.dumps(made)
+            assert "glioma-repro run chang2018 --cohort phantom<" in told
+            assert "what a run has said" in told
+
+
+def make_run(root, study):
+    """A run of a study on the phantom as it leaves its folder; it said one thing."""
+    ran = run_view(read_notebook(root / "nbs" / "studies" / f"{study}.ipynb"))
+    said = nbformat.v4.new_output("stream", text="what a run has said")
+    ran.cells[-1].outputs = [said]
+    folder = root / "runs" / "phantom" / study / "default"
+    folder.mkdir(parents=True)
+    nbformat.write(ran, folder / "notebook.ipynb")
+    record = {"parameters": {"cohort": "phantom", "out": "there"}}
+    results = {"study": study, "phantom": True, "record": record}
+    (folder / "results.json").write_text(json.dumps(results), encoding="utf-8")
+    (folder / ".run.json").write_text("{}", encoding="utf-8")
 
 
 def lost(path, made):
