@@ -14,6 +14,7 @@ import io
 import json
 import re
 import sys
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,7 +37,6 @@ BORROWED = {
     "studies/vandervoort2022.ipynb": "networks/multi_task_network.ipynb",
     "studies/liu2022.ipynb": "methods/fourteen_layer_cnn.ipynb",
     "studies/head_to_head.ipynb": "methods/method.ipynb",
-    "studies/baselines.ipynb": "methods/classical.ipynb",
 }
 FRONT = "patients/phantom.ipynb"  # whose picture stands below "See it work", larger
 FRONT_SIZE, FRONT_LARGEST = (720, 640), 80_000  # pixels, bytes
@@ -143,7 +143,9 @@ def source_of(path: Path) -> str:
 def alt_of(page: Page) -> str:
     """What is seen on a page's picture, as Markdown wants it."""
     words = page.alt or f"A picture from the page {page.title}"
-    return re.sub(r"[\[\]|\n]+", " ", words).strip()
+    plain = re.sub(r"[\[\]|\n]+", " ", words).strip()
+    # a small copy shows no figures, so its words give none
+    return textwrap.shorten(plain, 200, placeholder=" …")
 
 
 def front_text(page: Page) -> str:

@@ -47,14 +47,17 @@ def folded(
 # %% ../../nbs/runs/site.ipynb #a5e1c003
 def small_picture(
     picture: bytes,  # PNG
-    widest: int = 900,  # pixels
-    colours: int = 64,
+    widest: int = 720,  # pixels
+    colours: int = 24,
 ) -> bytes:  # PNG
     "The same picture in few colours, and not wider than a page."
     whole = Image.open(io.BytesIO(picture)).convert("RGB")
     whole.thumbnail((widest, 10 * widest), Image.Resampling.LANCZOS)
     made = io.BytesIO()
-    whole.quantize(colours).save(made, "PNG", optimize=True)
+    # dots between two colours would make a line drawing ten times as large
+    ways = dict(method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    few = whole.quantize(colours, **ways)
+    few.save(made, "PNG", optimize=True)
     return min(made.getvalue(), picture, key=len)
 
 
