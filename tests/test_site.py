@@ -293,7 +293,7 @@ def test_nbdev_prepares_every_page_and_loses_nothing(tmp_path):
     for path in NOTEBOOKS:
         place = path.relative_to(ROOT / "nbs")
         made = json.loads((tmp_path / "_proc" / place).read_text(encoding="utf-8"))
-        assert not lost(path, made), place
+        assert not lost(tmp_path / "nbs" / place, made), place
         if place.parts[0] == "studies":
             assert not unfolded(made), place
         if place.stem == "chang2018":
