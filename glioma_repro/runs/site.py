@@ -21,14 +21,8 @@ from PIL import Image
 
 from ..patients.core import ReproError, write_text
 from ..patients.files import read_json
-from glioma_repro.runs.execution import (
-    is_run,
-    module_of,
-    parameters_of,
-    read_notebook,
-    run_view,
-    runnable,
-)
+from .execution import is_run, read_notebook, run_view
+from .parameters import exported_module, parameters_of, runnable
 from .report import report_index
 
 # %% ../../nbs/runs/site.ipynb #a5e1c009
@@ -169,7 +163,7 @@ class ShowDocs:
         """
         if self.study:
             self._show_run()
-        module = module_of(nbformat.read(self.nb.path_, as_version=4))
+        module = exported_module(nbformat.read(self.nb.path_, as_version=4))
         if module is None:
             return
         from execnb.shell import CaptureShell
