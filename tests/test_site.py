@@ -167,7 +167,7 @@ def repeated(text):
         ]
         same = [set(column) for column in zip(*rows)] if len(rows) > 3 else []
         words = [column.pop() for column in same if len(column) == 1]
-        found += [one for one in words if re.match(r"(?!&)[^\W\d].{8,}", one)]
+        found += [one for one in words if re.match(r"(?!&)[^\W\d]\S* \S.{4,}", one)]
     return found
 
 
