@@ -1071,6 +1071,9 @@ def prepared(
             f"recipe {recipe.name} is not run on them."
         )
         return Prepared(cohort, said, None)
+    if not _has_scans(cohort):
+        said = f"There are no scans of {', '.join(SEQUENCES)}: no recipe is run."
+        return Prepared(cohort, said, None)
     result = preprocess(cohort, recipe, jobs, scheduler, seed)
     made = result.summary[["files_made", "files_kept"]].sum()
     said = (
@@ -1081,6 +1084,11 @@ def prepared(
     )
     problems = pd.concat([cohort.problems, result.problems], ignore_index=True)
     return Prepared(replace(result.cohort, problems=problems), said, result)
+
+
+def _has_scans(cohort):
+    "Whether anybody has an image of a sequence: pictures and tables have none."
+    return cohort.folder is not None and any(map(cohort.sequences, cohort.ids))
 
 # %% ../../nbs/images/preprocess.ipynb #dfc9cf37
 def in_words(
