@@ -472,14 +472,11 @@ def test_every_method_of_the_catalogue_keeps_its_settings(tmp_path):
 
 
 def test_a_setting_by_position_is_the_kinds_own():
-    """Before, the second word of Oracle("age", ("age",)) was taken for the recipe, and
-    the oracle knew everything.
+    """Before, the second word of Oracle("age", ("age",)) was taken for another setting,
+    and the oracle knew everything.
     """
     assert Oracle("age as an attribute", ("age",)).attributes == ("age",)
-    assert (
-        Features("volume", ("volume",)).groups == ("volume",)
-        and Features("volume").recipe is None
-    )
+    assert Features("volume", ("volume",)).groups == ("volume",)
 
 
 def test_predict_says_who_was_in_training_and_who_is_unlike():

@@ -152,8 +152,6 @@ class Method:
     """
 
     name: str = "method"  # in the column `model` of Predictions
-    # the recipe by which images must be prepared; any if None
-    recipe: str | None = field(default=None, kw_only=True)
     binary = False  # of a kind of method: whether it can tell two classes only
     draws = False  # of a kind of method: whether masks are all that it gives
     outlined = True  # whether it needs the tumour's mask to look at a picture
@@ -1661,7 +1659,7 @@ def predict_cohort(
         for target in model.classes
     ]
     return Predicted(
-        concat(parts), scores, samples, notes_of(model, samples, cohort), problems
+        _joined(parts), scores, samples, notes_of(model, samples, cohort), problems
     )
 
 # %% ../../nbs/methods/method.ipynb #58c205d8
