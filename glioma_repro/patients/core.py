@@ -1379,6 +1379,8 @@ def read_cohort(
     settings = {"name": folder.name} | _described_settings(
         folder / "dataset_description.json"
     )
+    if not settings.get("mask_method") and (folder / "derivatives/manual").is_dir():
+        settings["mask_method"] = "manual"  # where a person's masks stand
     if os.path.lexists(folder / "problems.tsv"):
         problems = read_text_table(
             folder / "problems.tsv", required=("participant_id", "problem")
