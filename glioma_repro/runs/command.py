@@ -51,6 +51,14 @@ def _parser():
     )
     one.add_argument("name", help="of a cohort; or imagenet: networks' weights")
     one.add_argument("--out", help="for OUT/NAME; downloads, imagenet: the cache")
+    _curate_parser(commands)
+    run = _run_parser(commands, plain)
+    _later_parsers(commands)
+    return parser, run
+
+
+def _curate_parser(commands):
+    "The grammar of `curate`."
     one = commands.add_parser(
         "curate", help="turn a public download, or DICOM files, into a BIDS data set"
     )
@@ -70,9 +78,6 @@ def _parser():
         action="store_true",
         help="make again what a person changed in the data set",
     )
-    run = _run_parser(commands, plain)
-    _later_parsers(commands)
-    return parser, run
 
 # %% ../../nbs/runs/command.ipynb #bead911d
 def _later_parsers(commands):

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['known_models', 'find_model', 'models_table', 'sequence_named', 'same_grid', 'drawn_on', 'one_patient',
-           'dicom_patient', 'recipe_of', 'prepared_for', 'sets_of', 'worth_of', 'seen_by', 'scores_table', 'Asked',
-           'patient_page', 'overview_page', 'predict', 'with_what_it_needs']
+           'dicom_patient', 'recipe_of', 'prepared_for', 'with_what_it_needs', 'sets_of', 'worth_of', 'seen_by',
+           'scores_table', 'Asked', 'patient_page', 'overview_page', 'predict']
 
 # %% ../../nbs/runs/prediction.ipynb #1ca37419
 import base64
@@ -296,6 +296,62 @@ def prepared_for(
         cohort = replace(raw, provenance=cohort.provenance | {"done": done})
     return prepared(cohort, own, jobs)
 
+# %% ../../nbs/runs/prediction.ipynb #5fe18591
+def with_what_it_needs(
+    model: Model,  # that will be asked
+    cohort: Cohort,  # whom
+) -> tuple[Cohort, pd.DataFrame]:  # who can be asked; participant_id, problem
+    """Who has what a model cannot do without; raises ReproError if nobody has: its
+    sequences, the tumour's mask where it looks at images, the age where it sees nothing
+    else.
+    """
+    cohort, nobody = _with_sequences(model, cohort)
+    needed = model.method.outlined and not set(model.names) <= {"age", "nothing"}
+    if needed and cohort.mask_source is None:
+        raise ReproError(
+            f"model {model.method.name} looks at the tumour, and cohort {cohort.name} "
+            "has no tumour masks: give one (--mask FILE), drawn on one of the images"
+        )
+    if set(model.names) != {"age"}:
+        return cohort, nobody
+    table = cohort.participants
+    known = table["age"].notna() if "age" in table else table["participant_id"].isna()
+    without = dict.fromkeys(
+        table.loc[~known, "participant_id"],
+        f"the age is not known, and {model.method.name} sees nothing else: give it "
+        "(--age YEARS, or the column age of participants.tsv)",
+    )
+    return _but_for(cohort, without, "age is known")
+
+
+def _with_sequences(model, cohort):
+    "Who has the sequences, where the model fills in none that is missing."
+    wanted = [name for name in model.names if name in SEQUENCES]
+    parts = [model.method, getattr(model.method, "segmenter", None)]
+    fills = {getattr(part, "missing", None) for part in parts} & {"impute", "blank"}
+    without = {}
+    for one in cohort.ids if wanted and not fills else ():
+        there = cohort.sequences(one)
+        lacking = [SEQUENCES[name] for name in wanted if name not in there]
+        if lacking:
+            without[one] = (
+                f"no {', no '.join(lacking)}: {model.method.name} was trained on "
+                f"{', '.join(SEQUENCES[name] for name in wanted)}"
+            )
+    return _but_for(cohort, without, "has the model's sequences")
+
+
+def _but_for(cohort, without, rule):
+    """The others, and participant_id, problem of those without; raises ReproError if
+    nobody is left.
+    """
+    if without and len(without) == len(cohort):
+        one, problem = next(iter(without.items()))
+        raise ReproError(f"{one}: {problem}")
+    rows = pd.DataFrame(without.items(), columns=["participant_id", "problem"])
+    keep = [one for one in cohort.ids if one not in without]
+    return (cohort.subset(keep, rule) if without else cohort), rows
+
 # %% ../../nbs/runs/prediction.ipynb #f8f658cd
 def sets_of(
     model: Model,  # with scores out of fold, or without
@@ -566,7 +622,7 @@ def patient_page(
     mark = asked.mark(participant_id)
     return _whole_page(f"{participant_id} by {name}", parts, mark)
 
-
+# %% ../../nbs/runs/prediction.ipynb #f372cedb
 def _scores_part(asked, participant_id):
     "The scores, and what they are worth."
     model, parts = asked.model, ["<h2>Scores</h2>"]
@@ -598,7 +654,7 @@ def _drawn_part(asked, participant_id, home):
     link = f"<p>The mask on the images' grid: <a href='{place}'>{place}</a></p>"
     return ["<h2>The tumour that it drew</h2>", _listing(said), link]
 
-
+# %% ../../nbs/runs/prediction.ipynb #99b36b80
 def _preparation(asked, participant_id):
     "How the patient's images were prepared."
     ready, parts = asked.ready, [f"<p>{html.escape(asked.ready.said)}</p>"]
@@ -698,62 +754,6 @@ def predict(
         asked = Asked(fitted, folder, ready, answer)
         _write_masks(asked, out / "masks")
         return _write_pages(asked, out, problems)
-
-
-def with_what_it_needs(
-    model: Model,  # that will be asked
-    cohort: Cohort,  # whom
-) -> tuple[Cohort, pd.DataFrame]:  # who can be asked; participant_id, problem
-    """Who has what a model cannot do without; raises ReproError if nobody has: its
-    sequences, the tumour's mask where it looks at images, the age where it sees nothing
-    else.
-    """
-    cohort, nobody = _with_sequences(model, cohort)
-    needed = model.method.outlined and not set(model.names) <= {"age", "nothing"}
-    if needed and cohort.mask_source is None:
-        raise ReproError(
-            f"model {model.method.name} looks at the tumour, and cohort {cohort.name} "
-            "has no tumour masks: give one (--mask FILE), drawn on one of the images"
-        )
-    if set(model.names) != {"age"}:
-        return cohort, nobody
-    table = cohort.participants
-    known = table["age"].notna() if "age" in table else table["participant_id"].isna()
-    without = dict.fromkeys(
-        table.loc[~known, "participant_id"],
-        f"the age is not known, and {model.method.name} sees nothing else: give it "
-        "(--age YEARS, or the column age of participants.tsv)",
-    )
-    return _but_for(cohort, without, "age is known")
-
-
-def _with_sequences(model, cohort):
-    "Who has the sequences, where the model fills in none that is missing."
-    wanted = [name for name in model.names if name in SEQUENCES]
-    parts = [model.method, getattr(model.method, "segmenter", None)]
-    fills = {getattr(part, "missing", None) for part in parts} & {"impute", "blank"}
-    without = {}
-    for one in cohort.ids if wanted and not fills else ():
-        there = cohort.sequences(one)
-        lacking = [SEQUENCES[name] for name in wanted if name not in there]
-        if lacking:
-            without[one] = (
-                f"no {', no '.join(lacking)}: {model.method.name} was trained on "
-                f"{', '.join(SEQUENCES[name] for name in wanted)}"
-            )
-    return _but_for(cohort, without, "has the model's sequences")
-
-
-def _but_for(cohort, without, rule):
-    """The others, and participant_id, problem of those without; raises ReproError if
-    nobody is left.
-    """
-    if without and len(without) == len(cohort):
-        one, problem = next(iter(without.items()))
-        raise ReproError(f"{one}: {problem}")
-    rows = pd.DataFrame(without.items(), columns=["participant_id", "problem"])
-    keep = [one for one in cohort.ids if one not in without]
-    return (cohort.subset(keep, rule) if without else cohort), rows
 
 # %% ../../nbs/runs/prediction.ipynb #878382b1
 def _write_pages(asked, out, problems):
