@@ -5,7 +5,7 @@ No code cell is longer than 80 lines. What is left from before two other rules s
 tools/allowances.yaml: lines wider than 88 columns (a file: how many) and functions
 longer than 40 lines (file and function: how long). The list only shrinks: a number that
 could be smaller is an error too, and
-`python tools/check_notebooks.py --update` lowers it.
+`python tools/check_notebooks.py --update` lowers it; it raises none and adds none.
 """
 
 import ast
@@ -121,6 +121,24 @@ def allowance_problems(now: dict, allowed: dict) -> list[str]:
     return worse + better
 
 
+def lowered(now: dict, allowed: dict) -> dict:
+    """The allowances that are still needed, none larger than it was."""
+    wide, functions = now["wide lines"], now["long functions"]
+    kept = {}
+    for name, known in allowed["long functions"].items():
+        mine = {
+            one: min(functions.get(name, {}).get(one, 0), known[one]) for one in known
+        }
+        if mine := {one: number for one, number in mine.items() if number}:
+            kept[name] = mine
+    lines = {
+        name: min(wide.get(name, 0), number)
+        for name, number in allowed["wide lines"].items()
+    }
+    lines = {name: number for name, number in lines.items() if number}
+    return {"wide lines": lines, "long functions": kept}
+
+
 def problems(path: Path) -> list[str]:
     """What is wrong with one notebook."""
     cells = cells_of(path)
@@ -154,10 +172,10 @@ def problems(path: Path) -> list[str]:
 
 def main(update: bool) -> int:
     """Prints what is wrong; 1 if anything is."""
-    now = measured()
+    now, allowed = measured(), yaml.safe_load(ALLOWANCES.read_text(encoding="utf-8"))
     if update:
-        ALLOWANCES.write_text(yaml.safe_dump(now, sort_keys=True), encoding="utf-8")
-    allowed = yaml.safe_load(ALLOWANCES.read_text(encoding="utf-8"))
+        allowed = lowered(now, allowed)
+        ALLOWANCES.write_text(yaml.safe_dump(allowed, sort_keys=True), encoding="utf-8")
     wrong = [
         f"{path.relative_to(ROOT)}: {problem}"
         for path in notebooks()

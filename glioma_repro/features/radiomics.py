@@ -29,6 +29,7 @@ from glioma_repro.patients.core import (
     check_same_grid,
     concat,
     fingerprint,
+    made_before,
     map_cohort,
     measurements_of,
     set_style,
@@ -498,11 +499,8 @@ def patient_features(
     """
     mark, inputs = _mark_of(participant_id, cohort, outside_tumour)
     stored = cohort.path(participant_id, "radiomics", kept_under(cohort), ".json")
-    try:  # what cannot be read is measured again
-        known = read_json(stored)
-    except ReproError:
-        known = {}
-    if mark is not None and known.get("fingerprint") == mark:
+    known = None if mark is None else made_before(stored, mark)
+    if known is not None:
         return known
     found = read_patient(participant_id, cohort)
     mask = cohort.mask(participant_id)  # pyradiomics gets it with the axes it came with

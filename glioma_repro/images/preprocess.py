@@ -43,6 +43,7 @@ from glioma_repro.patients.core import (
     carried,
     check_same_grid,
     fingerprint,
+    made_before,
     map_patients,
     read_volume,
     seed_of,
@@ -50,7 +51,7 @@ from glioma_repro.patients.core import (
     show_images,
     write_json,
 )
-from ..patients.files import checked, read_json, read_yaml
+from ..patients.files import checked, read_yaml
 from glioma_repro.images.registration import (
     QUALITY,
     chain,
@@ -266,12 +267,9 @@ def produce(
     """
     mark = fingerprint(step, settings, inputs, code_version())
     sidecar = sidecar_of(path)
-    try:  # a cache: what cannot be read is made again
-        known = read_json(sidecar)
-        if known["fingerprint"] == mark and sha256_of(path) == known["sha256"]:
-            return known, False
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
+    known = made_before(sidecar, mark, path)
+    if known is not None:
+        return known, False
     began = time.perf_counter()
     result, notes = make()
     sidecar.unlink(missing_ok=True)

@@ -40,8 +40,8 @@ from ..patients.files import checked, listed, read_json
 from glioma_repro.patients.core import (
     COLOURS,
     PREDICTIONS,
-    TARGET_NAMES,
     TARGETS,
+    TARGET_NAMES,
     Cohort,
     LeakError,
     Predictions,
@@ -51,6 +51,7 @@ from glioma_repro.patients.core import (
     concat,
     fingerprint,
     generator,
+    made_before,
     map_patients,
     predictions_of,
     read_predictions,
@@ -921,7 +922,7 @@ def run_fold(
 ) -> str:  # the folder with model/, predictions.csv, history.csv and fold.json
     "Fits one method on one split, unless it was done before, and writes what came out."
     folder = Path(fold.folder)
-    if _is_done(folder, fold.mark):
+    if made_before(folder / "fold.json", fold.mark) is not None:
         return str(folder)
     try:
         samples = read_samples(fold.data)
@@ -967,18 +968,6 @@ def run_fold(
 def _scratch(folder):
     "Where a training of this fold keeps its checkpoints."
     return folder.with_name(folder.name + ".training")
-
-
-def _is_done(folder, mark):
-    "Whether the folder is whole, untouched, and of the same fingerprint."
-    try:
-        kept = json.loads((folder / "fold.json").read_text(encoding="utf-8"))
-        same = all(
-            sha256_of(folder / name) == digest for name, digest in kept["files"].items()
-        )
-        return kept["fingerprint"] == mark and same
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False
 
 # %% ../../nbs/methods/method.ipynb #b71422db
 def labels_for(

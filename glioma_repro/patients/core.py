@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['SEQUENCES', 'TARGETS', 'TARGET_NAMES', 'LOG', 'PARTICIPANTS', 'PREDICTIONS', 'MEASUREMENTS', 'COLOURS',
            'PatientError', 'LeakError', 'class_name', 'DiskError', 'atomic_path', 'write_text', 'mark_folder',
-           'unsealed', 'write_json', 'sha256_of', 'fingerprint', 'participant_label', 'inside', 'seed_of', 'generator',
-           'log_to', 'cores', 'map_patients', 'processes', 'header_problem', 'read_volume', 'write_volume', 'geometry',
-           'check_same_grid', 'Column', 'validate_participants', 'Cohort', 'session_of', 'identity', 'read_ids',
-           'Settings', 'Description', 'as_tsv', 'from_bids', 'read_cohort', 'read_participants', 'with_sessions',
-           'map_cohort', 'Samples', 'SamplesFile', 'read_samples', 'Predictions', 'predictions_of', 'concat',
-           'read_typed_table', 'read_predictions', 'Measurements', 'read_measurements', 'measurements_of', 'set_style',
-           'show_images', 'project_root', 'real_data', 'carried', 'cache_folder']
+           'unsealed', 'write_json', 'sha256_of', 'fingerprint', 'made_before', 'participant_label', 'inside',
+           'seed_of', 'generator', 'log_to', 'cores', 'map_patients', 'processes', 'header_problem', 'read_volume',
+           'write_volume', 'geometry', 'check_same_grid', 'Column', 'validate_participants', 'Cohort', 'session_of',
+           'identity', 'read_ids', 'Settings', 'Description', 'as_tsv', 'from_bids', 'read_cohort', 'read_participants',
+           'with_sessions', 'map_cohort', 'Samples', 'SamplesFile', 'read_samples', 'Predictions', 'predictions_of',
+           'concat', 'read_typed_table', 'read_predictions', 'Measurements', 'read_measurements', 'measurements_of',
+           'set_style', 'show_images', 'project_root', 'real_data', 'carried', 'cache_folder']
 
 # %% ../../nbs/patients/core.ipynb #70daa1c0
 import csv
@@ -306,6 +306,31 @@ def fingerprint(
     "Sixteen hexadecimal digits that change when the content changes."
     text = json.dumps(_plain(content), sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
+
+# %% ../../nbs/patients/core.ipynb #6c1d0a52
+def made_before(
+    record: Path,  # JSON beside what was made: its fingerprint, SHA-256 of its files
+    mark: str,  # fingerprint of all that it depends on today
+    path: Path | None = None,  # the file whose SHA-256 the record names as its own
+) -> dict | None:  # the record; None where it must be made (again)
+    """What was made earlier under the same mark and stands as it was written; what
+    cannot be read was not.
+    """
+    try:
+        known = read_json(record)
+        files = {
+            record.parent / one: sha for one, sha in known.get("files", {}).items()
+        }
+        if path is not None:
+            files[path] = known["sha256"]
+        same = known["fingerprint"] == mark
+        return (
+            known
+            if same and all(sha256_of(one) == files[one] for one in files)
+            else None
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 # %% ../../nbs/patients/core.ipynb #1f80cb26
 def participant_label(

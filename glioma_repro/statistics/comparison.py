@@ -707,6 +707,7 @@ def permutation_test(
     seed: int = 0,  # of the shuffles
     groups=None,  # Series by participant_id: shuffle within a group (such as site) only
     jobs: int = 1,  # processes (joblib); `retrain` must then be picklable
+    description: str = "permutations",  # what the progress bar says; none if empty
 ) -> Permutation:
     """Does the whole way from labels to figure do better with the true labels (Ojala
     and Garriga 2010; Phipson and Smyth 2010)?
@@ -731,8 +732,8 @@ def permutation_test(
             tqdm(
                 answers,
                 total=permutations + 1,
-                desc="permutations",
-                disable=permutations < 20,
+                desc=description,
+                disable=permutations < 20 or not description,
             )
         )
     )
