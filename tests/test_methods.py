@@ -219,14 +219,20 @@ def test_a_fold_that_breaks_costs_itself_only(tmp_path, dies, said):
 
 def test_two_workers_of_a_cluster_give_the_bytes_of_one_process(tmp_path):
     """And a worker that dies costs its own fold only."""
+    dask = pytest.importorskip("dask")
     distributed = pytest.importorskip("dask.distributed")
     cohort, samples = made()
     splits = patient_splits(cohort, ("idh",), folds=2, seed=0)
     methods = [Breaks(dies=True), SMALL]
-    alone = run([SMALL], cohort, samples, splits, ("idh",), folder=tmp_path / "one")
-    with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, dashboard_address=None
-    ) as cluster:
+    run([SMALL], cohort, samples, splits, ("idh",), folder=tmp_path / "one")
+    # a fold that killed one worker goes to no other of the cluster
+    settings = {"distributed.scheduler.allowed-failures": 0}
+    with (
+        dask.config.set(settings),
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=None
+        ) as cluster,
+    ):
         found = run(
             methods,
             cohort,
