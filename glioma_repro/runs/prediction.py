@@ -486,7 +486,9 @@ def scores_table(
     sets: pd.DataFrame,  # of sets_of
     participant_id: str,  # whom
 ) -> pd.DataFrame:  # a row a target
-    "The scores of one patient, as the page shows them."
+    "The scores of one patient, as the page shows them; none of a model that draws."
+    if not model.classes:
+        return pd.DataFrame()
     table, rows = predictions.per_patient().table, []
     for target, words in model.classes.items():
         mine = table[(table["target"] == target)]
