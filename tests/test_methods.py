@@ -285,7 +285,8 @@ def test_samples_larger_than_memory_stay_on_disk(tmp_path, monkeypatch):
         lambda *_: (samples, pd.DataFrame(columns=["participant_id", "problem"])),
     )
     mapped, _ = gather_samples([Age()], cohort, ("idh",), folder=tmp_path)
-    assert isinstance(mapped["age"].inputs, np.memmap)
+    for kept in (mapped["age"], mapped["age"].of(cohort.ids)):
+        assert isinstance(kept.inputs, np.memmap)
 
 
 def test_a_test_patient_teaches_nothing_not_even_how_to_fill_a_gap():
