@@ -1079,8 +1079,8 @@ def _fitted(fold, folder, train, samples, good):
     from threadpoolctl import threadpool_limits
 
     train = replace(train, targets=train.targets[list(good)])
-    rows, scratch = rows_of(samples, fold.split.validation), _scratch(Path(fold.folder))
-    held = take_rows(samples, rows, scratch / "held") if len(rows) else None
+    kept, scratch = rows_of(samples, fold.split.validation), _scratch(Path(fold.folder))
+    held = take_rows(samples, kept, scratch / "held") if len(kept) else None
     own = _device(fold.method)
     method = fold.method if own != "cuda" else _on(fold.method, card_of(own, *_here()))
     begun = time.perf_counter()
