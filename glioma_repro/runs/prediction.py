@@ -437,7 +437,7 @@ def seen_by(
     if np.ndim(samples.inputs) == 4 and drawn is None:
         return _pictures_seen(samples, participant_id)
     patient = read_patient(participant_id, cohort, tumour="known")
-    outlines = {"drawn by\nthe model": drawn, "given": _given_mask(patient)}
+    outlines = {"given": _given_mask(patient), "drawn by\nthe model": drawn}
     outlines = {title: mask for title, mask in outlines.items() if mask is not None}
     shown = next(filter(np.any, outlines.values()), patient.region)
     place = int(np.argmax((shown > 0).sum((1, 2))))
@@ -582,7 +582,9 @@ class Asked:
     def notes(self, participant_id: str) -> list[str]:
         "What one should know of a patient before reading the scores."
         table = self.answer.notes
-        said = table.loc[table["participant_id"] == participant_id, "note"].tolist()
+        mine = table.loc[table["participant_id"] == participant_id, "note"]
+        long = "ce-gadolinium_T1w"  # BIDS' word; the page has a shorter one
+        said = [one.replace(long, SEQUENCES[long]) for one in mine]
         number = len(self.model.about.get("ranges", {}))
         inside = f"within the training patients' range in all {number} quantities"
         outside = any("outside the training" in one for one in said)
