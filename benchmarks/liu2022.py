@@ -11,11 +11,16 @@ else the machine does falls on both; the median of the ratios counts. `--clock c
 counts the seconds that the processor worked, for a machine that is busy.
 The second is the study's core: 14-layer network, EfficientNet-Lite0 frozen and
 fine-tuned, shortcut; three folds by person (COHORT: the folder of the curated set).
+Each half has a section of its own in benchmarks/results/liu2022.md, and leaves the
+other's as it is.
 """
 
 import argparse
 import os
+import re
+import sys
 import time
+from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
 
@@ -37,10 +42,13 @@ from glioma_repro.methods.transfer import fine_tuned, with_weights
 from glioma_repro.networks.networks import fourteen_layer_network
 from glioma_repro.networks.training import fit
 from glioma_repro.patients.cohort import patient_splits
-from glioma_repro.patients.core import Samples, cores, read_cohort
+from glioma_repro.patients.core import Samples, cores, read_cohort, write_text
+from tables import markdown
 
 BATCH, HEADS = 32, {"tumor": 2}
 CLASSES = {"tumor": ("absent", "present")}
+RESULTS = Path(__file__).parent / "results" / "liu2022.md"
+TITLE = "# liu2022"
 
 
 def made_pictures(number: int, size: int) -> Samples:
@@ -86,6 +94,20 @@ def theirs(samples: Samples):
     return lambda: model.fit(samples.inputs, codes, batch_size=BATCH, verbose=0)
 
 
+def kept(heading: str, lines: list, path: Path = RESULTS) -> str:
+    """Puts a section into the results; the others stay as they are."""
+    text = path.read_text(encoding="utf-8") if path.exists() else f"{TITLE}\n"
+    parts = re.split(r"^(?=## )", text, flags=re.MULTILINE)
+    command = " ".join(["python", "benchmarks/liu2022.py", *sys.argv[1:]])
+    if "--core" in sys.argv:
+        command = re.sub(r"--core[= ]\S+", "--core COHORT", command)
+    body = "\n".join([f"## {heading}", "", f"`{command}`", "", *lines])
+    rest = [one.rstrip() for one in parts if not one.startswith(f"## {heading}\n")]
+    write_text(path, "\n\n".join([*rest, body]) + "\n")
+    print(body)
+    return body
+
+
 def ratio(arguments) -> float:
     """Pictures a second of ours over theirs, median over the rounds."""
     clock = time.process_time if arguments.clock == "cpu" else time.perf_counter
@@ -104,18 +126,33 @@ def ratio(arguments) -> float:
             if number:  # the first one warms up
                 rates[name].append(len(samples) / (clock() - begun))
     table = pd.DataFrame(rates)
-    print(table.median().rename("pictures a second").round(1).to_string())
-    for name in ("ours", "ours, bf16"):
-        found = float((table[name] / table["Keras fit"]).median())
-        print(f"{name}: {found:.2f} times Keras' fit (wanted: 2)")
+    rows = [
+        {
+            "who": name,
+            "pictures a second": f"{table[name].median():.1f}",
+            "times Keras' fit": f"{(table[name] / table['Keras fit']).median():.2f}",
+            "wanted": "2" if name == "ours" else "",
+        }
+        for name in table
+    ]
+    size, rounds = arguments.size, arguments.rounds
+    clock = {"cpu": "that the processor worked", "wall": "on the clock"}
+    said = (
+        f"One epoch of {len(samples)} pictures, {size} x {size}, with augmentation; "
+        f"medians of {rounds} rounds, a ratio is the median of the rounds' own. "
+        f"Seconds are those {clock[arguments.clock]}; {cores()} cores, "
+        f"{arguments.threads} threads; torch {torch.__version__}, "
+        f"keras {keras.__version__}."
+    )
+    kept("Training against Keras", [said, "", markdown(pd.DataFrame(rows))])
     return float((table["ours"] / table["Keras fit"]).median())
 
 
 def core(arguments):
     """Seconds of the study's core on the cohort's pictures, at the study's defaults."""
     begun = time.perf_counter()
-    cohort, counts = review_pictures(read_cohort(arguments.core))
-    print(counts.to_string(index=False))
+    review = review_pictures(read_cohort(arguments.core))
+    cohort = review.cohort
     size = arguments.size
     asked = [
         fine_tuned("EfficientNet-Lite0", tune, epochs=6, size=size)
@@ -132,10 +169,14 @@ def core(arguments):
         study="benchmark",
         jobs=arguments.threads,
     )
-    print(left.to_string(index=False) if len(left) else "")
-    print(run.costs.groupby("model")["seconds"].sum().round(0).to_string())
     minutes = (time.perf_counter() - begun) / 60
-    print(f"{minutes:.1f} minutes on {cores()} cores (wanted: under 20)")
+    costs = run.costs.groupby("model", sort=False)["seconds"].sum().round(0)
+    said = (
+        f"{len(cohort)} pictures, {size} x {size}, three folds by person: "
+        f"{minutes:.1f} minutes on {cores()} cores (wanted: under 20)."
+    )
+    lines = [said, "", markdown(review.counts), "", markdown(costs.reset_index())]
+    kept("The core", lines + (["", markdown(left)] if len(left) else []))
 
 
 def main():

@@ -23,6 +23,16 @@ def tiny(tmp_path):
     return cohort
 
 
+@pytest.fixture(scope="module", autouse=True)
+def small_reports(tmp_path_factory):
+    """Every report that the tests of a file made can be sent by mail."""
+    yield
+    made = tmp_path_factory.getbasetemp().rglob("report.html")
+    large = {str(one): one.stat().st_size for one in made}
+    large = {name: size for name, size in large.items() if size >= 3_000_000}
+    assert not large, "a report is to have less than 3 MB"
+
+
 @pytest.fixture(scope="session")
 def quick(tmp_path_factory):
     """A recipe of one's own without brain and atlas, for tests of what carries every

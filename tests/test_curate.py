@@ -1368,3 +1368,4 @@ def test_real_pictures(tmp_path):
     assert len({*pairs["first"], *pairs["second"]}) == 86
     joined = with_copies_joined(cohort, pairs)
     assert len(joined) == 253 and joined.identities().nunique() == 203
+    assert joined.identities().str.startswith("sha256:").all()

@@ -10,10 +10,12 @@ import pytest
 from IPython.display import display
 
 from glioma_repro.runs.execution import (
-    module_of,
-    parameters_of,
     read_notebook,
     run_view,
+)
+from glioma_repro.runs.parameters import (
+    exported_module,
+    parameters_of,
     runnable,
 )
 
@@ -26,7 +28,7 @@ CHEAP = {
     "classical": dict(jobs=1),
 }
 LISTED = {name: read_notebook(path) for name, path in runnable().items()}
-STEPS = sorted(name for name, notebook in LISTED.items() if module_of(notebook))
+STEPS = sorted(name for name, notebook in LISTED.items() if exported_module(notebook))
 STUDIES = sorted(set(LISTED) - set(STEPS))
 
 

@@ -2,6 +2,8 @@
 three classes, several repeats.
 """
 
+import re
+
 import matplotlib
 
 matplotlib.use("agg")
@@ -121,6 +123,11 @@ def test_three_classes_are_one_line_each():
     assert _confusion(predictions).to_numpy().sum() == 60
 
 
+def first_number(text):
+    """The figure before its interval, in as many digits as that allows."""
+    return float(re.search(r"([\d.]+) \(", text)[1])
+
+
 def test_repeats_are_averaged_a_patient():
     draw = np.random.default_rng(1)
     label = np.where(draw.random(40) < 0.5, "mutant", "wildtype")
@@ -129,10 +136,8 @@ def test_repeats_are_averaged_a_patient():
         concat([made(label, part, repeat=number) for number, part in enumerate(parts)]),
         iterations=30,
     )
-    assert (
-        f"{roc_auc_score(label == 'mutant', np.mean(parts, 0)):.2f} ("
-        in legend(figure)[0]
-    )
+    area = roc_auc_score(label == "mutant", np.mean(parts, 0))
+    assert first_number(legend(figure)[0]) == pytest.approx(area, abs=0.005)
 
 
 def test_same_seed_same_figure():
@@ -214,10 +219,9 @@ def test_figures_of_a_run_are_drawn_for_each_source_apart():
     outside["score"] = 1 - outside["score"]
     drawn = figures_of(concat([inside, Predictions(outside)]), iterations=10)
     area = evaluate(inside, ["auroc"])["value"].iloc[0]
-    assert (
-        f"{area:.2f} (" in legend(drawn["roc_c_test"])[0]
-        and f"{1 - area:.2f} (" in legend(drawn["roc_elsewhere_external"])[0]
-    )
+    for key, value in (("roc_c_test", area), ("roc_elsewhere_external", 1 - area)):
+        found = first_number(legend(drawn[key])[0])
+        assert found == pytest.approx(value, abs=0.005)
     unknown = inside.table.assign(subset="external", label=pd.NA)
     assert set(figures_of(concat([inside, Predictions(unknown)]), iterations=5)) == {
         "roc_test",
@@ -444,3 +448,15 @@ def test_answer_stands_without_intervals_or_values():
         plot_answer(pd.DataFrame({"target": ["idh"], "value": [0.5]}))
     with pytest.raises(ReproError, match="a value"):
         plot_answer(table[:0])
+
+
+def test_figures_carry_the_numbers_that_they_show():
+    """What `Study.figure` writes beside the picture."""
+    predictions = some()
+    counts = plot_confusion(predictions).data
+    assert counts["patients"].sum() == predictions.table["participant_id"].nunique()
+    drawn = plot_roc(predictions, iterations=5).data
+    area = roc_auc_score(drawn["is of the class"], drawn["score"])
+    assert area == pytest.approx(evaluate(predictions, ["auroc"])["value"].iloc[0])
+    table = pd.DataFrame({"target": ["idh"], "method": ["age"], "value": [0.6]})
+    assert plot_answer(table).data.equals(table)

@@ -14,7 +14,14 @@ from glioma_repro.patients.cohort import manifests, nearest_of
 from glioma_repro.patients.core import ReproError, read_cohort
 from glioma_repro.patients.phantom import make_phantom
 from glioma_repro.runs.command import main
-from glioma_repro.runs.execution import find_notebook, parameters_of, read_notebook, run
+from glioma_repro.runs.execution import (
+    read_notebook,
+    run,
+)
+from glioma_repro.runs.parameters import (
+    find_notebook,
+    parameters_of,
+)
 
 PARAMETERS = """cohort = 'phantom'
 external = None

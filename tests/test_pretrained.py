@@ -9,14 +9,19 @@ import h5py
 import keras
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from keras.src.legacy.saving.legacy_h5_format import save_weights_to_hdf5_group
 
 from glioma_repro.networks import pretrained
 from glioma_repro.networks.networks import lower
+from glioma_repro.methods.transfer import fine_tuned
 from glioma_repro.networks.pretrained import (
     KINDS,
+    LITE0_KEPT,
     fetch_imagenet,
+    lite0_file,
+    lite0_weights,
     load_imagenet,
     pretrained_network,
     weight_files,
@@ -188,3 +193,46 @@ def test_a_damaged_note_of_checksums_is_named(tmp_path):
 def test_an_unknown_network_is_named():
     with pytest.raises(ReproError, match="name='VGG61'; it is one of .*VGG16"):
         pretrained_network("VGG61", (1, 64, 64), {"tumor": 2})
+
+
+@pytest.fixture
+def without_package(monkeypatch):
+    "A machine on which the package of EfficientNet-Lite0 is not installed."
+    monkeypatch.setattr(pretrained, "find_spec", lambda name: None)
+
+
+def test_carried_weights_of_lite0_are_enough(without_package, tmp_path, monkeypatch):
+    monkeypatch.setenv("GLIOMA_WEIGHTS", str(tmp_path))
+    method = fine_tuned("EfficientNet-Lite0", "frozen")
+    assert "glioma-repro[pretrained]" in method.lacking
+    assert "GLIOMA_WEIGHTS" in method.lacking
+    # as a machine with the package keeps them
+    kept = tmp_path / LITE0_KEPT
+    safetensors.torch.save_file({"a": torch.ones(2)}, str(kept))
+    pretrained._note_sum(kept)
+    # before, only the package was looked for, and the method was left out
+    assert method.lacking == ""
+    assert torch.equal(lite0_weights()["a"], torch.ones(2))
+    # one byte changes on the way: it is no longer taken
+    content = bytearray(kept.read_bytes())
+    content[-1] ^= 1
+    kept.write_bytes(bytes(content))
+    assert "EfficientNet-Lite0" in method.lacking
+
+
+def test_the_real_weights_of_lite0_are_kept(tmp_path, monkeypatch):
+    try:
+        lite0_file()
+    except ReproError as error:
+        pytest.skip(f"{error}")
+    found = lite0_weights(tmp_path)
+    assert found["_conv_stem.weight"].shape == (32, 3, 3, 3)
+    monkeypatch.setattr(pretrained, "find_spec", lambda name: None)
+    again = lite0_weights(tmp_path)  # without the package
+    assert all(torch.equal(again[name], one) for name, one in found.items())
+
+
+def test_the_manifest_says_how_each_file_is_checked():
+    for name, one in weight_files().items():
+        # MobileNetV2 is the one of which nobody publishes a sum
+        assert (one.sha256 or one.md5) or name == "MobileNetV2"

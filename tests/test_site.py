@@ -26,10 +26,10 @@ import readme  # noqa: E402
 from glioma_repro.patients.cohort import manifests  # noqa: E402
 from glioma_repro.patients.phantom import phantom_settings  # noqa: E402
 from glioma_repro.runs.command import _parser  # noqa: E402
-from glioma_repro.runs.execution import (  # noqa: E402
+from glioma_repro.runs.execution import read_notebook  # noqa: E402
+from glioma_repro.runs.parameters import (  # noqa: E402
     describe_parameters,
     parse_value,
-    read_notebook,
     runnable,
 )
 

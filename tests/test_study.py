@@ -1,5 +1,6 @@
 """The run: strict parameters, run folders, interruption, reports that open offline."""
 
+import base64
 import errno
 import json
 import os
@@ -18,6 +19,7 @@ import psutil
 import pytest
 import setuptools
 
+from glioma_repro.patients.cohort import manifests
 from glioma_repro.patients.core import (
     Cohort,
     DiskError,
@@ -27,21 +29,23 @@ from glioma_repro.patients.core import (
     write_json,
     write_text,
 )
-from glioma_repro.runs.command import answer_line, main
+from glioma_repro.runs.command import answer_line, known_cohorts, main
 from glioma_repro.runs.execution import (
     _fingerprint_of,
     _prepare,
     cohort_folder,
-    describe_parameters,
-    find_notebook,
     label_of,
-    notebooks,
-    parameters_of,
-    parse_value,
     read_notebook,
     run,
     run_grid,
     run_view,
+)
+from glioma_repro.runs.parameters import (
+    describe_parameters,
+    find_notebook,
+    notebooks,
+    parameters_of,
+    parse_value,
 )
 from glioma_repro.runs.report import report_index
 from glioma_repro.runs.study import derivative_hashes
@@ -88,7 +92,9 @@ def test_a_run_leaves_a_whole_folder(tiny, toy, tmp_path):
         and results["record"]["data"]["files"] == 1
     )
     page = (folder / "report.html").read_text(encoding="utf-8")
-    assert "<script>" not in page and "Ages &lt;script&gt;" in page and "<math" in page
+    assert "<script>" not in page and "Ages &lt;script&gt;" in page
+    # a formula and a tag within a line are whole
+    assert "<msup><mi>x</mi><mn>2</mn></msup></mrow></math> <b>of</b>" in page
     assert not re.search(r"(src|href)=.https?:", page), "the report must open offline"
     assert not [
         path
@@ -359,6 +365,26 @@ def test_output_that_nobody_reads_and_terminals_that_know_ascii_alone():
         assert (
             "Traceback" not in told.stderr and "Exception ignored" not in told.stderr
         ), told.stderr
+
+
+HEAVY = {"numpy", "pandas", "scipy", "SimpleITK", "nbformat", "torch", "matplotlib"}
+
+
+@pytest.mark.parametrize(
+    "words", [["run", "--list"], ["run", "baselines", "--help"], ["run", "baselinez"]]
+)
+def test_what_is_asked_before_a_run_loads_no_library_of_numbers(words):
+    """Before, `run baselines --help` took seconds: pandas, SimpleITK and nbformat."""
+    code = "import sys; from glioma_repro.runs.command import main; "
+    code += f"main({words}); print('loaded:', *sys.modules)"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    said, _, loaded = told.stdout.rpartition("loaded:")
+    assert not HEAVY & set(loaded.split())
+    assert said or "did you mean baselines?" in told.stderr
+
+
+def test_tab_offers_every_cohort_without_reading_one():
+    assert known_cohorts() == sorted(manifests())
 
 
 def test_help_of_a_study_says_what_its_parameters_mean(tmp_path, capsys):
@@ -651,6 +677,79 @@ def test_a_run_view_defines_nothing_that_the_library_has():
 def test_the_index_of_nothing_says_what_to_do(tmp_path):
     with pytest.raises(ReproError, match="no run in"):
         report_index(tmp_path)
+
+
+ANSWERED = """import matplotlib.pyplot as plt
+import pandas as pd
+from IPython.display import HTML, display
+
+found = pd.DataFrame({"auroc": [0.812345], "low": [0.79], "high": [0.83]})
+study.table("found", found, "What was found.")
+figure, axis = plt.subplots()
+study.figure("late", figure, "A picture without numbers.")
+figure, axis = plt.subplots()
+study.figure("answer", figure, "The method and its rival.", data=found)
+study.headline("idh", 0.812345, 0.79, 0.83, chance=0.5)
+display(HTML("<h2>How the images were prepared</h2>"))
+study.say("images", "By a recipe.")"""
+
+
+def test_the_first_screen_and_the_numbers_behind_a_figure(tiny, tmp_path):
+    """Question, whose data, answer and its figure come before the contents; a heading
+    that a study shows opens a section like any other.
+    """
+    folder = run(notebook(tmp_path / "toy.ipynb", ANSWERED), tiny.folder, tmp_path)
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    words = ["<h1", 'class="banner"', "IDH mutation: AUROC 0.812 [0.790 to 0.830]"]
+    words += ['class="answer"', "The method and its rival", "aria-label='Sections'"]
+    words += ["What was found", "<summary><h2>How the images were prepared</h2>"]
+    places = [page.index(one) for one in words]
+    assert places == sorted(places), words
+    assert "href='#part-1'>How the images were prepared" in page
+    # the table: digits as the interval allows; the CSV: all of them
+    assert "<td>0.812</td>" in page and "<td>0.812345</td>" not in page
+    saved = (folder / "figures" / "answer.csv").read_text(encoding="utf-8")
+    assert saved == "auroc,low,high\n0.812345,0.79,0.83\n"
+    inside = base64.b64encode(saved.encode()).decode()
+    assert page.count(inside) == 2  # below the table, and below the figure
+    figures = json.loads((folder / "results.json").read_text())["figures"]
+    assert figures["answer"]["data"] == "figures/answer.csv"
+    assert "data" not in figures["late"]
+
+
+BUSY = """from tqdm import tqdm
+import sys, time
+print('a warning', file=sys.stderr)
+for one in tqdm(range(40), desc='patients', mininterval=0):
+    time.sleep(0.01)"""
+
+
+def test_progress_in_a_log_is_whole_lines_with_the_name_of_the_run(tiny, tmp_path):
+    """Before, every bar filled the log with carriage returns."""
+    toy = notebook(tmp_path / "toy.ipynb", BUSY)
+    code = "import sys; from glioma_repro.runs.command import main; sys.exit(main())"
+    words = ["run", toy, "--cohort", str(tiny.folder), "--out", str(tmp_path / "runs")]
+    told = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True
+    )
+    assert told.returncode == 0, told.stderr
+    assert "\r" not in told.stderr and told.stderr.endswith("\n")
+    lines = told.stderr.splitlines()
+    assert 1 <= len(lines) <= 3, lines  # one each half minute
+    assert all(one.startswith("tiny/toy/default: ") for one in lines), lines
+    assert "patients " in lines[0] and " of 40" in lines[0]
+
+
+def test_bars_before_a_run_are_whole_lines_in_a_log():
+    """A phantom is made, and a download comes, before any notebook runs."""
+    code = "from glioma_repro.patients.core import tqdm; list(tqdm(range(9), desc='x'))"
+    own = {key: value for key, value in os.environ.items() if key != "GLIOMA_RUN"}
+    told = subprocess.run(
+        [sys.executable, "-c", code], env=own, capture_output=True, text=True
+    )
+    assert told.returncode == 0 and "\r" not in told.stderr
+    lines = told.stderr.splitlines()
+    assert 1 <= len(lines) <= 2 and "9/9" in lines[-1], lines
 
 
 def test_tables_keep_every_digit(tiny, tmp_path):

@@ -15,7 +15,13 @@ from pathlib import Path
 import pandas as pd
 
 from glioma_repro.patients.core import write_text
-from glioma_repro.runs.execution import parameters_of, read_notebook, runnable
+from glioma_repro.runs.execution import (
+    read_notebook,
+)
+from glioma_repro.runs.parameters import (
+    parameters_of,
+    runnable,
+)
 from glioma_repro.statistics.claims import read_claims
 
 ROOT = Path(__file__).resolve().parent.parent

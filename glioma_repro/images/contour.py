@@ -977,11 +977,8 @@ def plot_sloppiness(
         axis.plot(wide.index, wide, color="#bbbbbb", linewidth=0.7)
         axis.plot(wide.index, wide.median(1), color=COLOURS[0], marker="o", linewidth=2)
         if quantity == "Dice":
-            region = (
-                table[table["quantity"] == "Dice of the region"]
-                .groupby("level")["value"]
-                .median()
-            )
+            own = table[table["quantity"] == "Dice of the region"]
+            region = own.groupby("level")["value"].median()
             axis.plot(
                 region.index,
                 region,
@@ -990,14 +987,15 @@ def plot_sloppiness(
                 marker="s",
                 label="the region itself",
             )
-            axis.legend(loc="lower left")
         unit = rows["unit"].iloc[0]
         axis.set(
             title=quantity,
             xlabel="sloppiness (pixels)",
-            ylabel="" if unit == "1" else unit,
+            ylabel="no unit (1: alike)" if unit == "1" else unit,
             ylim=(0, 1.02) if unit == "1" else (0, None),
         )
+    figure.legend(loc="outside upper right")
+    figure.data = table
     return figure
 
 # %% ../../nbs/images/contour.ipynb #edaeac02

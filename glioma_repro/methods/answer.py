@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['answers', 'falls', 'unseen_sites', 'scored_patients', 'figure_words', 'Answered', 'answered', 'fall_words',
-           'sentence', 'rival_words', 'give_answer', 'give_headline']
+           'sentence', 'rival_words', 'give_answer', 'first_rows', 'give_figures', 'give_headline']
 
 # %% ../../nbs/methods/answer.ipynb #be3729c8
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ import pandas as pd
 
 from ..patients.core import TARGET_NAMES, Cohort, Predictions
 from ..statistics.comparison import compare_within_folds, correct_many
-from ..statistics.figures import plot_answer
+from ..statistics.figures import decimals_of, plot_answer
 from ..statistics.measures import auroc_within_folds
 
 # %% ../../nbs/methods/answer.ipynb #dbced51b
@@ -101,10 +101,12 @@ def scored_patients(
 
 # %% ../../nbs/methods/answer.ipynb #796e7db7
 def figure_words(value, low, high) -> str:
-    "0.85 [0.75 to 0.94]; a dash where there is no number."
+    "0.85 [0.75 to 0.95], digits as the interval allows; a dash for no number."
     if pd.isna(value):
         return "–"
-    return f"{value:.2f}" + ("" if pd.isna(low) else f" [{low:.2f} to {high:.2f}]")
+    digits = decimals_of(low, high)
+    ends = "" if pd.isna(low) else f" [{low:.{digits}f} to {high:.{digits}f}]"
+    return f"{value:.{digits}f}{ends}"
 
 
 @dataclass(frozen=True)
@@ -230,12 +232,7 @@ def give_answer(
         for subset in ("external", "test"):
             if found.row(target, subset) is not None:
                 give_headline(study, found, target, subset)
-    subset = "external" if len(found.falls) else "test"
-    where = "external patients" if len(found.falls) else "test patients, within folds"
-    shown = found.table[found.table["subset"] == subset]
-    study.figure(
-        "answer", plot_answer(shown), f"AUROC of every method, {where}. {note}".strip()
-    )
+    give_figures(study, found, note)
     columns = ["target", "subset", "method", "value", "low", "high", "n"]
     study.table(
         "answer",
@@ -252,6 +249,32 @@ def give_answer(
     )
     if len(found.falls):
         study.table("fall", found.falls, "What is lost on external patients.")
+
+
+def first_rows(
+    table: pd.DataFrame,  # of answers, one subset
+) -> pd.DataFrame:  # of each target the method, its best rival, and age
+    "What the first figure holds; every other method stands in the second."
+    rivals = table[(table["role"] == "rival") & table["value"].notna()]
+    best = rivals.loc[rivals.groupby("target")["value"].idxmax()].index
+    kept = (table["role"] == "method") | (table["method"] == "age")
+    return table[kept | table.index.isin(best)]
+
+
+def give_figures(study, found, note=""):
+    "The first figure of a study, and the one with every method."
+    subset = "external" if len(found.falls) else "test"
+    where = "external patients" if len(found.falls) else "test patients, within folds"
+    every = found.table[found.table["subset"] == subset]
+    first = first_rows(every)
+    more = len(first) < len(every)
+    whose = "the method, its best rival and age" if more else "every method"
+    for key, rows, words in [
+        ("answer", first, whose),
+        ("every_method", every, "every method"),
+    ][: 2 if more else 1]:
+        about = f"AUROC of {words}, {where}. {note}".strip()
+        study.figure(key, plot_answer(rows), about)
 
 
 def give_headline(study, found, target, subset):

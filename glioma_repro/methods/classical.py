@@ -545,6 +545,7 @@ def plot_importances(
         axis.set_title(title_of.get(target, target))
         axis.set_yticks(range(len(groups)), groups)
     figure.supxlabel("fall of the AUROC when shuffled", fontsize=11)
+    figure.data = table
     return figure
 
 # %% ../../nbs/methods/classical.ipynb #3e44d701

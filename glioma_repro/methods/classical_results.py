@@ -12,7 +12,6 @@ from pathlib import Path
 import joblib
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
 from .answer import figure_words
 from .classical import Features, Retraining
@@ -28,6 +27,7 @@ from glioma_repro.patients.core import (
     processes,
     set_style,
     write_json,
+    tqdm,
 )
 from ..statistics.comparison import correct_many, permutation_test
 
@@ -195,6 +195,7 @@ def plot_models(
     if len(labels) > 1:
         figure.legend(handles, labels, loc="outside upper right", ncols=2)
     figure.supxlabel("AUROC with 95 % interval", fontsize=11)
+    figure.data = inside
     return figure
 
 # %% ../../nbs/methods/classical_results.ipynb #c1a55019

@@ -11,7 +11,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..images.pictures import has_pictures, picture_samples
+from glioma_repro.images.pictures import (
+    has_pictures,
+    picture_channels,
+    picture_samples,
+)
 from ..images.slices import Slicing, common_sequences, slice_cohort
 from .network import NetworkMethod
 from ..networks.augmentation import Augmentation
@@ -43,20 +47,32 @@ class PictureNetwork(NetworkMethod):
 
     name: str = "picture network"
     size: int = 256  # pixels a side; the paper's
+    # 3 equal ones of a picture, or 1; of a volume so many sequences, at most
+    channels: int = 3
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.channels not in (1, 3):
+            raise ReproError(
+                f"{self.name}: channels={self.channels!r}; a picture has 1 or 3"
+            )
 
     @property
     def source(self):
-        return "pictures", self.size
+        return "pictures", self.size, self.channels
 
     def samples(self, cohort, targets=(), like=None, jobs=None):
-        grey = ("grey 1", "grey 2", "grey 3")
+        grey = picture_channels(self.channels)
         if has_pictures(cohort):
             _check_like(self.name, like, grey, cohort)
-            return picture_samples(cohort, self.size, 3, tuple(targets), jobs)
+            return picture_samples(
+                cohort, self.size, self.channels, tuple(targets), jobs
+            )
         if like == grey:
             _check_like(self.name, like, (), cohort)
         there = common_sequences(cohort)
-        wanted = like or tuple(one for one in COLOURED if one in there)[:3]
+        coloured = tuple(one for one in COLOURED if one in there)
+        wanted = like or coloured[: self.channels]
         slicing = Slicing(size=self.size, which="equator")
         made, problems = slice_cohort(
             cohort, slicing, wanted, targets=tuple(targets), jobs=jobs
@@ -92,8 +108,8 @@ PICTURE_AUGMENTATION = Augmentation(
 
 def picture_training(
     epochs: int = 15,  # at most; the paper's rule stops earlier
-    learning_rate: float = 1e-3,  # at the start; halved every third of the epochs
-    **settings,  # batch, precision, device
+    learning_rate: float = 1e-3,  # at the start; halved on a plateau
+    **settings,  # batch, precision, device; or another schedule
 ) -> Training:
     "liu2022's training, as far as it is stated: cross-entropy, early stopping."
     return Training(
@@ -102,8 +118,10 @@ def picture_training(
             optimizer="adam",
             learning_rate=learning_rate,
             weight_decay=0.0,
-            schedule="halve",
-            halve_every=max(1, round(epochs / 3)),
+            schedule="plateau",
+            drop=0.5,
+            # half of what ends the training
+            drop_after=StoppingRule().epochs // 2,
             balance="redraw",
             patience=max(8, epochs),
         )

@@ -863,7 +863,10 @@ def describe_training(
         .to_dict()
         for target in samples.targets
     }
-    hashes = sorted({hashed_identity(one, salt) for one in identities[ids]})
+    known = {*identities[ids]}
+    # a picture that was joined with its copies is known by its own name, too
+    known |= {*samples.table.get("own_identity", ())}
+    hashes = sorted({hashed_identity(one, salt) for one in known})
     return {
         "salt": salt,
         "patients": hashes,

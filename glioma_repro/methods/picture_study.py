@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['COPY', 'FIGURES', 'CLASS_OF', 'held_out', 'sample_splits', 'twins_in_training', 'copied_first', 'originals',
-           'decisions', 'by_person', 'class_report', 'inflation', 'paired_claim', 'verdict_of', 'printed_layers',
-           'reproduced_figures', 'chosen_fold']
+           'decisions', 'by_person', 'class_report', 'reports_of', 'figures_page', 'formulas', 'inflation',
+           'paired_claim', 'verdict_of', 'printed_layers', 'reproduced_figures', 'chosen_fold']
 
 # %% ../../nbs/methods/picture_study.ipynb #ec1e67cc
 from dataclasses import replace
@@ -264,6 +264,63 @@ def class_report(
     columns = "class quantity value low high n persons null null_p".split()
     return pd.DataFrame(found, columns=columns)
 
+
+def reports_of(
+    rows: pd.DataFrame,  # of decisions: several models, one protocol and repeat
+    classes,  # the K classes, in order
+    iterations: int = 2000,  # draws of persons
+    seed: int = 0,  # of the draws
+) -> pd.DataFrame:  # of class_report, with a column model
+    "The report of every model."
+    made = [
+        class_report(part, classes, iterations, seed).assign(model=model)
+        for model, part in rows.groupby("model", sort=False)
+    ]
+    return pd.concat(made, ignore_index=True)
+
+# %% ../../nbs/methods/picture_study.ipynb #f77f8809
+def figures_page(
+    report: pd.DataFrame,  # of class_report, with a column model
+    models,  # which, by name
+) -> pd.DataFrame:  # model, class, n, persons, precision, recall, f1, accuracy
+    """One row a model and class, figures with their intervals as text; the accuracy
+    stands in the rows of the means.
+    """
+    shown = report[report["model"].isin(models)].copy()
+    shown["text"] = [
+        f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]" for row in shown.itertuples()
+    ]
+    whole = shown["quantity"] == "accuracy"
+    accuracy = shown[whole].set_index("model")["text"]
+    keys = ["model", "class", "n", "persons"]
+    wide = shown[~whole].pivot(index=keys, columns="quantity", values="text")
+    order = shown.loc[~whole, ["model", "class"]].drop_duplicates()
+    made = order.merge(wide.reset_index(), on=["model", "class"])
+    mean = made["class"].str.endswith("mean")
+    made["accuracy"] = made["model"].map(accuracy).where(mean, "")
+    return made[[*keys, *FIGURES, "accuracy"]]
+
+
+def formulas(
+    rows: pd.DataFrame,  # of decisions: one model, protocol and repeat
+    word: str,  # the class that counts as positive
+) -> pd.DataFrame:  # quantity, formula, counts, value
+    "The paper's figure 4: the formulas, and what they give for these counts."
+    true, called = rows["label"] == word, rows["call"] == word
+    right, false = int((true & called).sum()), int((~true & called).sum())
+    missed, all_right = int((true & ~called).sum()), int(rows["right"].sum())
+    table = [
+        ("precision", "TP / (TP + FP)", right, right + false),
+        ("recall", "TP / (TP + FN)", right, right + missed),
+        ("F1", "2 TP / (2 TP + FP + FN)", 2 * right, 2 * right + false + missed),
+        ("accuracy", "(TP + TN) / all", all_right, len(rows)),
+    ]
+    made = [
+        (name, text, f"{above} / {below}", above / below if below else np.nan)
+        for name, text, above, below in table
+    ]
+    return pd.DataFrame(made, columns=["quantity", "formula", "counts", "value"])
+
 # %% ../../nbs/methods/picture_study.ipynb #0ff1eb48
 def inflation(
     rows: pd.DataFrame,  # of decisions; both protocols, any models
@@ -297,9 +354,7 @@ def paired_claim(
     rows: pd.DataFrame,  # of decisions: one protocol and repeat
     method: str,  # the network from scratch
     rivals,  # the others
-) -> (
-    pd.DataFrame
-):  # rival, accuracy, its accuracy, only one, only other, p, difference…
+) -> pd.DataFrame:  # rival, accuracies, who alone is right, difference, p of both tests
     "The claim against each rival, on the pictures that both scored."
     own = rows[rows["model"] == method].set_index("unit")
     found = []
@@ -329,49 +384,60 @@ def paired_claim(
         )
     table = pd.DataFrame(found)
     if len(table):
-        table["p (Holm)"] = correct_many(table["p (McNemar)"])
+        for kind in ("by person", "McNemar"):
+            table[f"p ({kind}, Holm)"] = correct_many(table[f"p ({kind})"])
     return table
 
 
 def verdict_of(
-    table: pd.DataFrame,  # of paired_claim
+    table: pd.DataFrame,  # of paired_claim; rivals that were pretrained, no others
 ) -> str:  # one sentence
     "What the tests say about the claim."
     if not len(table):
-        return "No rival could be run: the claim was not tested"
-    better = ((table["p (Holm)"] < 0.05) & (table["difference"] > 0)).sum()
-    worse = ((table["p (Holm)"] < 0.05) & (table["difference"] < 0)).sum()
+        return "No pretrained network could be run: the claim was not tested"
+    sure = table["p (by person, Holm)"] < 0.05
+    better = (sure & (table["difference"] > 0)).sum()
+    worse = (sure & (table["difference"] < 0)).sum()
     return (
-        f"Of {len(table)} rivals the network from scratch is better than {better} and "
-        f"worse than {worse} (McNemar, Holm, p < 0.05); {len(table) - better - worse} "
-        "are not told apart"
+        f"Of {len(table)} pretrained rivals the network from scratch is better than "
+        f"{better} and worse than {worse} (by person, Holm, p < 0.05); "
+        f"{len(table) - better - worse} are not told apart"
     )
 
 # %% ../../nbs/methods/picture_study.ipynb #854a9b74
 def printed_layers(
     network,  # fourteen_layer_network at 256 x 256
     claims: pd.DataFrame,  # of read_claims("liu2022")
-) -> pd.DataFrame:  # layer, printed, here, parameters, agrees
-    "Each layer of the paper's Table 1 beside the network's own."
+) -> pd.DataFrame:  # layer, printed, here, window printed and here, parameters, agrees
+    "Each layer of the paper's Table 1 beside the network's own: size and window."
     value = claims.set_index("claim_id")["published"]
-    rows = []
+    kernel, pool = value["liu2022.design.kernels"], value["liu2022.table1.first_pool"]
+    last, rows = value["liu2022.design.last_pool_table"], []
     for stage in range(1, 5):
         kinds = [f"conv{2 * stage - 1}", f"conv{2 * stage}", f"pool{stage}"]
         ours = [f"stage{stage}_{one}" for one in ("conv1", "conv2", "pool")]
         for kind, name in zip(kinds, ours):
             sizes = (value[f"liu2022.table1.{kind}.{one}"] for one in ("maps", "width"))
-            rows.append((name, *map(int, sizes)))
-    rows.append(("flat", int(value["liu2022.design.flat"]), 0))
-    rows.append(("features", int(value["liu2022.design.dense"]), 0))
-    made = []
-    for name, maps, width in rows:
-        layer = network.get_layer(name)
-        here = tuple(layer.output.shape[1:])
-        printed = (maps, width, width) if width else (maps,)
-        words = [" x ".join(map(str, one)) for one in (printed, here)]
-        made.append((name, *words, layer.count_params(), printed == here))
-    columns = ["layer", "printed", "here", "parameters", "agrees"]
-    return pd.DataFrame(made, columns=columns)
+            window = kernel if "conv" in kind else pool if stage < 4 else last
+            rows.append((name, *map(int, sizes), int(window)))
+    rows.append(("flat", int(value["liu2022.design.flat"]), 0, 0))
+    rows.append(("features", int(value["liu2022.design.dense"]), 0, 0))
+    head = next(one.name for one in network.layers if one.name.endswith("_logits"))
+    rows.append((head, int(value["liu2022.table1.classes"]), 0, 0))
+    return pd.DataFrame([_beside(network.get_layer(one), *rest) for one, *rest in rows])
+
+
+def _beside(layer, maps, width, window):
+    "One layer of Table 1: what is printed, and what is here."
+    printed = ((maps, width, width) if width else (maps,), (window,) * 2 * (window > 0))
+    looks = getattr(layer, "kernel_size", getattr(layer, "pool_size", ()))
+    here = tuple(layer.output.shape[1:]), tuple(looks)
+    size, wide, ours, ours_wide = (
+        " x ".join(map(str, one)) for one in (*printed, *here)
+    )
+    names = {"layer": layer.name, "printed": size, "here": ours}
+    names |= {"window printed": wide, "window here": ours_wide}
+    return names | {"parameters": layer.count_params(), "agrees": printed == here}
 
 # %% ../../nbs/methods/picture_study.ipynb #a41261d3
 CLASS_OF = {

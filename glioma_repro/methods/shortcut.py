@@ -90,9 +90,12 @@ def after_matching(
     predictions: Predictions,  # of one target and protocol, several models, one repeat
     rule: str = "shortcut",  # the model that is matched on
     caliper: float = 0.2,  # of matched_pairs
-) -> pd.DataFrame:  # model, pairs, of, right, low, high
+    # who each participant_id is; each is a person if None
+    identities: pd.Series | None = None,
+) -> pd.DataFrame:  # model, pairs, of, witnesses, right, low, high
     """In which share of the matched pairs each model scores the right one higher (a
-    tie is half), with Wilson's interval; `of` is how many pairs there could be.
+    tie is half), with Wilson's interval for as many trials as there are witnesses;
+    `of` is how many pairs there could be.
     """
     wide = {}
     for model, part in predictions.table.groupby("model", sort=False):
@@ -108,14 +111,31 @@ def after_matching(
     positive = (own["label"] == own["class"]).to_numpy()
     pairs = matched_pairs(positive, own["score"], own["fold"], caliper)
     most, rows = int(min(positive.sum(), (~positive).sum())), []
+    who = np.array(common) if identities is None else identities[common].to_numpy(str)
+    witnesses = _witnesses(who[pairs])
     for model, table in wide.items():
         score = table.loc[common, "score"].to_numpy(float)
         gap = score[pairs[:, 0]] - score[pairs[:, 1]]
         right = float((gap > 0).sum() + 0.5 * (gap == 0).sum())
         low, high = (np.nan, np.nan)
         if len(pairs):
-            low, high = proportion_interval(right, len(pairs), "Wilson")
+            part = right / len(pairs) * witnesses
+            low, high = proportion_interval(part, witnesses, "Wilson")
         share = right / len(pairs) if len(pairs) else np.nan
-        rows.append((model, len(pairs), most, share, low, high))
-    columns = ["model", "pairs", "of", "right", "low", "high"]
+        rows.append((model, len(pairs), most, witnesses, share, low, high))
+    columns = ["model", "pairs", "of", "witnesses", "right", "low", "high"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def _witnesses(persons):
+    "How many groups pairs of persons (M, 2) fall into, if a shared person joins two."
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    if not len(persons):
+        return 0
+    names, code = np.unique(persons, return_inverse=True)
+    first, second = code.reshape(-1, 2).T
+    shape = (len(names),) * 2
+    links = coo_matrix((np.ones(len(first)), (first, second)), shape=shape)
+    return connected_components(links, directed=False)[0]

@@ -28,6 +28,7 @@ from glioma_repro.patients.core import (
     measurements_of,
     set_style,
     show_images,
+    class_name,
 )
 from ..images.slices import common_sequences, patient_volumes
 from ..statistics.measures import auroc, delong
@@ -249,7 +250,14 @@ def plot_components(
         ylabel="AUROC (mean, least and greatest fold)",
         ylim=(0, 1.02),
     )
-    left.legend(loc="lower right", fontsize=9)
+    figure.legend(loc="outside upper left", fontsize=9, ncols=3)
+    _draw_places(right, places)
+    figure.data = tables
+    return figure
+
+
+def _draw_places(axis, places):
+    "Every test patient of every class on the decisive component, and the medians."
     lines = [
         (target, word)
         for target, one in places.items()
@@ -261,26 +269,28 @@ def plot_components(
             places[target].loc[places[target]["label"] == word, "place"].to_numpy()
         )
         jitter = (np.arange(len(values)) % 5 - 2) * 0.07
-        right.scatter(
+        axis.scatter(
             values,
             height + jitter,
             s=13,
             color=COLOURS[list(places).index(target)],
             alpha=0.75,
         )
-        right.plot(
+        axis.plot(
             [np.median(values)] * 2,
             [height - 0.35, height + 0.35],
             color="black",
             linewidth=1.6,
         )
-    right.set(
+    axis.set(
         yticks=range(len(lines)),
-        yticklabels=[f"{target}: {word}" for target, word in lines],
+        yticklabels=[
+            f"{TARGET_NAMES.get(target, target)}: {class_name(target, word)}"
+            for target, word in lines
+        ],
         xlabel="place on the decisive component (SD)",
     )
-    right.invert_yaxis()
-    return figure
+    axis.invert_yaxis()
 
 # %% ../../nbs/networks/explanation.ipynb #50c87d0a
 def _against_brain(difference, tumour, outside):
@@ -561,10 +571,9 @@ def plot_appearance(
             yticklabels=quantities,
         )
         axis.set_ylim(len(quantities) - 0.5, -0.5)
-    figure.supxlabel(
-        "chance that a patient of the first-named class has the larger value",
-        fontsize=11,
-    )
+    says = "chance that a patient of the first-named class has the larger value"
+    figure.supxlabel(says, fontsize=11)
+    figure.data = table
     return figure
 
 # %% ../../nbs/networks/explanation.ipynb #854cb4f8

@@ -22,7 +22,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from tqdm.auto import tqdm
 
 from glioma_repro.patients.core import (
     TARGETS,
@@ -35,6 +34,7 @@ from glioma_repro.patients.core import (
     fingerprint,
     generator,
     seed_of,
+    tqdm,
 )
 from .networks import lower, raise_weights
 

@@ -19,7 +19,6 @@ import joblib
 import numpy as np
 import pandas as pd
 import SimpleITK as sitk
-from tqdm.auto import tqdm
 
 from glioma_repro.patients.core import (
     SEQUENCES,
@@ -33,6 +32,7 @@ from glioma_repro.patients.core import (
     read_typed_table,
     read_volume,
     write_text,
+    tqdm,
 )
 from .files import read_json
 from .store import Case, store

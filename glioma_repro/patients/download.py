@@ -10,10 +10,14 @@ import os
 from pathlib import Path
 
 import pandas as pd
-from tqdm.auto import tqdm
 
 from .cohort import manifest_of, manifests
-from .core import Cohort, ReproError, sha256_of
+from glioma_repro.patients.core import (
+    Cohort,
+    ReproError,
+    sha256_of,
+    tqdm,
+)
 
 # %% ../../nbs/patients/download.ipynb #f6d35eb6
 def fetch_file(

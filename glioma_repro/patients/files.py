@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['LONGEST_NAME', 'LARGEST_TEXT', 'LARGEST_TABLE', 'LARGEST_YAML', 'DEEPEST', 'ReproError', 'SchemaError', 'short',
-           'named', 'nearest_of', 'listed', 'read_text', 'read_text_table', 'read_yaml', 'read_json', 'checked']
+           'named', 'nearest_of', 'listed', 'read_text', 'read_text_table', 'read_yaml', 'read_json', 'checked',
+           'inside', 'project_root', 'carried']
 
 # %% ../../nbs/patients/files.ipynb #35a858d4
 import csv
@@ -20,7 +21,6 @@ from collections import Counter
 from collections.abc import Hashable
 from pathlib import Path
 
-import pandas as pd
 import yaml
 
 # %% ../../nbs/patients/files.ipynb #2a5cd6aa
@@ -137,10 +137,13 @@ def read_text_table(
     separator: str | None = None,  # tab for a name that ends in .tsv, else a comma
     required=(),  # columns that must be there
     largest: int = LARGEST_TABLE,  # bytes
-) -> pd.DataFrame:  # one row a line below the header, all strings
+):  # DataFrame, one row a line below the header, all strings
     """Reads a table as strings, an empty cell as ''; raises SchemaError that names file
     and line or column.
     """
+    # `glioma-repro run STUDY --help` reads files too, and answers at once
+    import pandas as pd
+
     ending = str(path).lower()
     separator = separator or ("\t" if ending.endswith(".tsv") else ",")
     rows = _rows(read_text(path, largest), separator, named(path))
@@ -398,3 +401,52 @@ def _known_keys(schema):
     described = _adapter(schema).json_schema()
     levels = [described, *described.get("$defs", {}).values()]
     return sorted({key for one in levels for key in one.get("properties", {})})
+
+# %% ../../nbs/patients/files.ipynb #e018a608
+def inside(
+    folder: str | Path,  # the folder that must not be left
+    *parts: str,  # what to join to it
+) -> Path:
+    """`folder` joined with `parts`; raises ReproError where that would lead out of the
+    folder.
+    """
+    folder = Path(folder)
+    path = folder.joinpath(*parts)
+    if not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder)):
+        raise ReproError(f"{'/'.join(map(str, parts))!r} leads out of {folder}")
+    return path
+
+
+def project_root() -> Path | None:
+    "The clone this library runs from, or None where it was installed from a wheel."
+    root = (
+        Path(__file__).resolve().parent.parent
+        if "__file__" in globals()
+        else Path.cwd()
+    )
+    return next(
+        (
+            one
+            for one in (root, *root.parents)
+            if (one / "settings.ini").exists() and (one / "nbs").is_dir()
+        ),
+        None,
+    )
+
+# %% ../../nbs/patients/files.ipynb #4d6d30f3
+def carried(
+    # below data_manifests or notebooks: ("data_manifests", "phantom.yaml")
+    *parts: str,
+) -> Path:
+    """A file that travels with the library: from the clone where there is one, from the
+    installed package otherwise.
+    """
+    import glioma_repro
+
+    root, (kind, *rest) = project_root(), parts
+    folder = (
+        root / {"notebooks": "nbs"}.get(kind, kind)
+        if root
+        else Path(glioma_repro.__file__).resolve().parent / kind
+    )
+    return inside(folder, *rest)

@@ -49,6 +49,7 @@ from glioma_repro.patients.core import (
     read_cohort,
     sha256_of,
     write_json,
+    write_text,
 )
 from ..patients.files import read_json
 from glioma_repro.images.preprocess import (
@@ -59,7 +60,7 @@ from glioma_repro.images.preprocess import (
     prepared,
 )
 from ..methods.method import sign_model
-from .report import Answer, answer_html, table_html
+from .report import Answer, answer_html, as_csv, csv_link, table_html
 
 # %% ../../nbs/runs/study.ipynb #2b52f108
 def is_folder(text) -> bool:
@@ -502,12 +503,16 @@ def _table_block(name, caption, frame):
 @patch
 def figure(
     self: Study,
-    key: str,  # its file is figures/<key>.png
+    # its file is figures/<key>.png; `answer` stands on the report's first screen
+    key: str,
     figure,  # matplotlib figure
     caption: str = "",  # what it says, in a sentence
+    # the numbers that it shows; the figure's own `data` if None
+    data: pd.DataFrame | None = None,
 ):
-    """Shows a figure in the report and saves it; its `alt`, or else the caption, is
-    read to who cannot see it.
+    """Shows a figure in the report and saves it, with its numbers as figures/<key>.csv;
+    its `alt`, or else the caption, is read to who cannot see it. The functions of
+    `statistics.figures` give their figures both.
     """
     import matplotlib.pyplot as plt
 
@@ -519,13 +524,26 @@ def figure(
         temporary.write_bytes(buffer.getvalue())
     alt = str(getattr(figure, "alt", "") or caption)
     self.figures[key] = {"caption": caption, "alt": alt, "file": f"figures/{key}.png"}
+    name = f"Figure {len(self.figures)}"
+    data = getattr(figure, "data", None) if data is None else data
+    link = "" if data is None else self._figure_data(key, data, name)
     picture = base64.b64encode(buffer.getvalue()).decode()
     self._show(
-        f"<figure><img src='data:image/png;base64,{picture}' "
-        f"alt=\"{html.escape(alt, quote=True)}\" style='max-width:100%'>"
-        f"<figcaption><b>Figure {len(self.figures)}.</b> "
-        f"{html.escape(caption)}</figcaption></figure>"
+        f"<figure class='{'answer' if key == 'answer' else 'picture'}'>"
+        f"<img src='data:image/png;base64,{picture}' "
+        f'alt="{html.escape(alt, quote=True)}">'
+        f"<figcaption><b>{name}.</b> {html.escape(caption)} {link}</figcaption>"
+        "</figure>"
     )
+
+
+@patch
+def _figure_data(self: Study, key, data, name):
+    "Writes the numbers of a figure beside it; gives the link to them."
+    text, file = as_csv(data), f"figures/{key}.csv"
+    write_text(self.folder / file, text)
+    self.figures[key]["data"] = file
+    return csv_link(text, name, "numbers", file)
 
 
 @patch

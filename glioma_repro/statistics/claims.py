@@ -737,6 +737,30 @@ def _fewest(*shares, digits=4):
     return np.nan
 
 
+def _fewest_of_both(precision, recall, digits=4):
+    """The smallest number of positive images for which one set of counts gives both
+    figures, rounded or cut off: every number of hits and calls is tried."""
+
+    def near(share, number):
+        return abs(_nearest_share(share, number) - share) < 10.0**-digits
+
+    for positive in range(2, 10_000):
+        hits = round(recall * positive)
+        calls = [round(hits / precision) + one for one in (-1, 0, 1)]
+        if near(recall, positive) and any(
+            one >= hits > 0 and abs(hits / one - precision) < 10.0**-digits
+            for one in calls
+        ):
+            return positive
+    return np.nan
+
+
+def _in_common(v, words):
+    "The networks that the abstract and the results both name."
+    named = (words[f"design.baselines_{one}"].split() for one in ("abstract", "text"))
+    return len(set.intersection(*map(set, named)))
+
+# %% ../../nbs/statistics/claims.ipynb #50ec4f14
 LIU2022 = {
     "images": lambda v: v["design.text_present"] + v["design.text_absent"],
     "all_identified": lambda v: v["table3.present.recall"],
@@ -767,6 +791,17 @@ LIU2022 = {
     "baseline_positives": lambda v: _fewest(
         v["table4.mobilenetv2.recall"], v["table4.inceptionresnetv2.recall"]
     ),
+    "counts_vgg16": lambda v: _fewest_of_both(
+        v["table4.vgg16.precision"], v["table4.vgg16.recall"]
+    ),
+    "class_share": lambda v: v["design.present"] / v["design.images"],
+    "one_fifth": lambda v: v["design.images"] / 5,
+    "four_fifths": lambda v: 4 * v["design.present"] / 5,
+    "baselines": lambda v: (
+        len({one.split(".")[1] for one in v if one.startswith("table4.")}) - 1
+    ),
+    "baselines_in_common": _in_common,
+    "specificity": lambda v: v["table3.absent.recall"],
     # true positives over the row that Table 2 calls true and false positives
     "table2_cells": lambda v: v["table3.present.recall"],
     "pool_stride": lambda v: v["design.pool_input"] - 2 + 1,

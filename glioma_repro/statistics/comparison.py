@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from scipy import optimize, stats
-from tqdm.auto import tqdm
 
 from glioma_repro.patients.core import (
     Predictions,
@@ -28,6 +27,7 @@ from glioma_repro.patients.core import (
     processes,
     read_predictions,
     write_text,
+    tqdm,
 )
 from glioma_repro.statistics.measures import (
     Scores,

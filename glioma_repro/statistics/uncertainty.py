@@ -715,6 +715,7 @@ def plot_selective(
         axis.remove()
     figure.supxlabel("share of patients answered, the most certain first")
     figure.supylabel("accuracy (share right)")
+    figure.data = pd.concat(curves, names=["name"]).reset_index(level="name")
     figure.alt = "Accuracy by the share of patients answered. " + "; ".join(words) + "."
     return figure
 
