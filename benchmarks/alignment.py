@@ -88,7 +88,8 @@ def rows_of(tables, methods):
                 )
 
 
-def main():
+def asked():
+    """What the command line says."""
     reader = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     reader.add_argument("--patients", type=int, default=120)
     reader.add_argument("--voxel-size", type=float, default=3.0)
@@ -97,8 +98,11 @@ def main():
     reader.add_argument("--methods", default="radiomics,akkus2017")
     reader.add_argument("--iterations", type=int, default=150)
     reader.add_argument("--folder", help="kept for another run; else a temporary one")
-    given = reader.parse_args()
-    begun = time.time()
+    return reader.parse_args()
+
+
+def main():
+    given, begun = asked(), time.time()
     methods = with_budget(methods_of(given.methods), given.iterations)
     recipe = load_recipe(given.recipe)
     if given.without_brain:

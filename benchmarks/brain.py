@@ -24,7 +24,7 @@ from glioma_repro.images.brain import (
     bias_field,
     brain_mask,
     correct_bias,
-    dice,
+    image_dice,
 )
 from glioma_repro.patients.core import (
     SEQUENCES,
@@ -62,7 +62,9 @@ def tried(image, method, who, suffix, truth, seed=0):
     try:
         (mask, notes), seconds = timed(brain_mask, image, method, who, suffix, seed)
         return dict(
-            dice=dice(mask, truth), seconds=seconds, flags="; ".join(notes["flags"])
+            dice=image_dice(mask, truth),
+            seconds=seconds,
+            flags="; ".join(notes["flags"]),
         )
     except PatientError as error:
         return dict(dice=np.nan, seconds=np.nan, flags=str(error))
@@ -148,7 +150,7 @@ def masks(args):
             data="TCGA-FG-6692",
             image=suffix,
             method="atlas on T1w, carried",
-            dice=dice(mask, reference[suffix]),
+            dice=image_dice(mask, reference[suffix]),
             seconds=seconds,
             flags="; ".join(flags),
         )

@@ -25,7 +25,7 @@ from glioma_repro.patients.core import cores, generator
 from glioma_repro.statistics import measures
 from glioma_repro.statistics.comparison import balanced_difference, equivalence, mcnemar
 from glioma_repro.statistics.measures import (
-    Scores,
+    Scored,
     binormal_scores,
     corrected_interval,
     delong,
@@ -160,7 +160,7 @@ def exact_coverage(positives, common=COMMON):
     for found, spared in np.argwhere(np.max(chances, axis=0) > 1e-6):
         order = np.arange(len(label))
         call = np.where(label, order < found, order >= positives + spared)
-        one = Scores(names, label.astype(int), np.c_[~call, call] * 1.0, ("no", "yes"))
+        one = Scored(names, label.astype(int), np.c_[~call, call] * 1.0, ("no", "yes"))
         values = measure_all(one, list(AT_THRESHOLD))
         for place, name in enumerate(AT_THRESHOLD):
             value = float(values[name][0])
@@ -196,7 +196,7 @@ def _true_values(positives, value, spread, at):
     label = np.arange(2 * number) < number
     weights = np.where(label, positives / number, COMMON / number)[None]
     codes = label.astype(int)
-    one = Scores(_names(2 * number), codes, np.c_[1 - score, score], ("no", "yes"))
+    one = Scored(_names(2 * number), codes, np.c_[1 - score, score], ("no", "yes"))
     found = measure_all(one, list(OF_SCORES), weights)
     return {name: float(values[0]) for name, values in found.items()} | {"auroc": value}
 
@@ -213,7 +213,7 @@ def simulated_coverage(positives, value, spread, repeats):
     for number, score in enumerate(scores[:, 0]):
         moved = special.expit(special.logit(score) - at)
         both = np.c_[1 - moved, moved]
-        one = Scores(names, label.astype(int), both, ("no", "yes"))
+        one = Scored(names, label.astype(int), both, ("no", "yes"))
         wanted = OF_SCORES if number < repeats // 5 else OF_SCORES[:3]
         for name, values in measure_all(one, list(wanted)).items():
             low = high = np.nan

@@ -11,7 +11,7 @@ from glioma_repro.images.brain import (
     NORMALISATION,
     bias_field,
     brain_mask,
-    dice,
+    image_dice,
     normalise,
     volume_ml,
 )
@@ -33,7 +33,7 @@ def head(tmp_path_factory):
 
 def test_the_atlas_finds_the_phantoms_brain(head):
     mask, notes = brain_mask(head[0], "atlas", "sub-1")
-    assert dice(mask, head[1]) > 0.92
+    assert image_dice(mask, head[1]) > 0.92
     assert notes["volume_ml"] == pytest.approx(volume_ml(mask))
 
 
@@ -84,7 +84,7 @@ def test_a_network_is_called_as_its_manual_says_and_its_mask_is_taken(
     stand_in(tmp_path, program, script.format(mask=str(tmp_path / "mask.nii.gz")))
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     mask, notes = brain_mask(head[0], method, "sub-1")
-    assert dice(mask, head[1]) == 1
+    assert image_dice(mask, head[1]) == 1
     assert notes["method"] == program and notes["flags"] == []
 
 
@@ -166,7 +166,7 @@ def test_bet_finds_the_phantoms_brain(head):
         reason="brainextractor is not installed: pip install brainextractor",
     )
     mask, notes = brain_mask(head[0], "bet", "sub-1", "T1w")
-    assert dice(mask, head[1]) > 0.9
+    assert image_dice(mask, head[1]) > 0.9
 
 
 def test_own_masks_must_share_the_grid(head, tmp_path):
@@ -174,12 +174,12 @@ def test_own_masks_must_share_the_grid(head, tmp_path):
     with pytest.raises(PatientError, match="sub-1_mask.nii.gz"):
         brain_mask(head[0], str(tmp_path), "sub-1")
     sitk.WriteImage(head[1], str(tmp_path / "sub-1_mask.nii.gz"))
-    assert dice(brain_mask(head[0], str(tmp_path), "sub-1")[0], head[1]) == 1
+    assert image_dice(brain_mask(head[0], str(tmp_path), "sub-1")[0], head[1]) == 1
     with pytest.raises(PatientError, match="0 brain masks"):
         brain_mask(head[0], str(tmp_path), "sub-2")
     # another patient's, empty: it was taken for sub-1's
     sitk.WriteImage(head[1] * 0, str(tmp_path / "sub-10_mask.nii.gz"))
-    assert dice(brain_mask(head[0], str(tmp_path), "sub-1")[0], head[1]) == 1
+    assert image_dice(brain_mask(head[0], str(tmp_path), "sub-1")[0], head[1]) == 1
     (tmp_path / "sub-1_mask.nii.gz").unlink()
     with pytest.raises(PatientError, match="0 brain masks"):
         brain_mask(head[0], str(tmp_path), "sub-1")
@@ -279,6 +279,6 @@ def test_the_brain_of_a_real_scan_agrees_with_hd_bet(downloads):
     image = read_sequence(next(folder.glob("T1_AX*.nii.gz")), "sub-FG6692")
     mask, _ = brain_mask(image, "atlas", "sub-FG6692")
     assert (
-        dice(mask, sitk.ReadImage(str(folder / "hdbet_masks" / "mask_t1.nii.gz")))
+        image_dice(mask, sitk.ReadImage(str(folder / "hdbet_masks" / "mask_t1.nii.gz")))
         > 0.93
     )

@@ -151,7 +151,7 @@ def test_a_small_class_is_named_and_the_others_go_on():
     )
     assert (
         "wildtype has 3 patients for 5 folds" in usable.loc["idh", "reason"]
-        and "only one class" in usable.loc["mgmt", "reason"]
+        and "every patient with" in usable.loc["mgmt", "reason"]
     )
     # the folds themselves stand, for the targets that can use them
     assert len(patient_splits(cohort, "all", 5)) == 5

@@ -33,7 +33,7 @@ from glioma_repro.statistics.figures import (
     value_words,
 )
 from glioma_repro.statistics.measures import (
-    Scores,
+    Scored,
     bootstrap_values,
     evaluate,
     patient_weights,
@@ -154,7 +154,7 @@ def test_drawn_areas_are_those_of_a_weighted_auroc():
     draw = np.random.default_rng(3)
     label, score = (draw.random(25) < 0.5).astype(int), np.round(draw.random(25), 1)
     people = [f"sub-{number:02d}" for number in range(25)]
-    one = Scores(people, label, np.stack([1 - score, score], 1), ("no", "yes"))
+    one = Scored(people, label, np.stack([1 - score, score], 1), ("no", "yes"))
     true, false = _counts_of_draws(one, 20, seed=9)
     # the draws are those of the interval in the legend and the table
     weight = patient_weights(people, 20, seed=9)

@@ -1,6 +1,9 @@
-"""The rules of tools/check_notebooks.py see what breaks them."""
+"""The rules of tools/check_notebooks.py see what breaks them; one name of the package
+has one meaning."""
 
+import ast
 import importlib.util
+from collections import defaultdict
 from pathlib import Path
 
 import nbformat
@@ -57,3 +60,61 @@ def test_update_raises_no_allowance_and_adds_none(tmp_path, monkeypatch, capsys)
     said = capsys.readouterr().out
     for word in ("b.py: wide lines: 5; 2", "new.py: wide lines: 1; 0", "f, lines: 70"):
         assert word in said
+
+
+def public_names(tree):
+    "What a module defines for others: functions, classes, constants; no methods."
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef):
+            if any("patch" in ast.unparse(one) for one in node.decorator_list):
+                continue
+            names = [node.name]
+        elif isinstance(node, ast.ClassDef):
+            names = [node.name]
+        elif isinstance(node, ast.Assign):
+            names = [one.id for one in node.targets if isinstance(one, ast.Name)]
+        else:
+            continue
+        yield from (name for name in names if not name.startswith("_"))
+
+
+def clashes(folder):
+    "Public names that two modules of a package define: {name: modules}."
+    found = defaultdict(set)
+    for path in sorted(folder.rglob("*.py")):
+        if not path.name.startswith("_"):
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            for name in public_names(tree):
+                found[name].add(path.relative_to(folder).as_posix())
+    return {name: sorted(where) for name, where in found.items() if len(where) > 1}
+
+
+def test_one_name_has_one_meaning(tmp_path):
+    (tmp_path / "a.py").write_text("KINDS = 1\n_x = 1\nclass C: pass\n")
+    (tmp_path / "b.py").write_text("KINDS = 2\n_x = 2\nclass C: pass\n")
+    assert clashes(tmp_path) == {"KINDS": ["a.py", "b.py"], "C": ["a.py", "b.py"]}
+    package = TOOL.parent.parent / "glioma_repro"
+    assert clashes(package) == {}, "give each meaning its own name"
+
+
+def private_imports(folder):
+    "Names with an underscore that one module of a package takes from another."
+    found = set()
+    for path in sorted(folder.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom):
+                names = [one.name for one in node.names]
+                inner = node.level or (node.module or "").startswith("glioma_repro")
+                found |= {one for one in names if inner and one.startswith("_")}
+    return found
+
+
+def test_what_another_module_needs_has_a_public_name(tmp_path):
+    text = "from .a import _x, y\nfrom glioma_repro.b import _z\nfrom os import _exit\n"
+    (tmp_path / "c.py").write_text(text)
+    assert private_imports(tmp_path) == {"_x", "_z"}
+    # two of runs/: the style of a report, a path as the command reads it
+    assert private_imports(TOOL.parent.parent / "glioma_repro") <= {
+        "_STYLE",
+        "_absolute",
+    }

@@ -43,7 +43,7 @@ from glioma_repro.statistics.masks import (
 )
 from glioma_repro.statistics.measures import (
     AUROC_INTERVALS,
-    Scores,
+    Scored,
     at_thresholds,
     auprc,
     auroc,
@@ -1002,7 +1002,7 @@ def test_sensitivity_where_the_specificity_is_fixed():
 def test_a_threshold_is_chosen_by_its_rule():
     label, scores = binormal_scores(15, 40, 0.8, generator("rules"))
     score = np.round(scores[0, 0], 2)
-    one = Scores(np.arange(55), label.astype(int), np.c_[1 - score, score], ("a", "b"))
+    one = Scored(np.arange(55), label.astype(int), np.c_[1 - score, score], ("a", "b"))
 
     def shares(rule):
         call = score >= choose_threshold(one, rule)
@@ -1307,7 +1307,7 @@ def test_selective_accuracy_ends_with_everybody():
         curve["answered"].iloc[-1] == 60 and curve["coverage"].is_monotonic_increasing
     )
     assert selective_accuracy(
-        Scores(
+        Scored(
             np.array(["a", "b"]), np.array([0, 1]), np.full((2, 2), 0.5), ("no", "yes")
         )
     )["answered"].tolist() == [2]

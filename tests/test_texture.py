@@ -6,7 +6,7 @@ import pytest
 
 from glioma_repro.patients.core import ReproError, Samples
 from glioma_repro.features.texture import (
-    GROUPS,
+    TEXTURE_GROUPS,
     boundary_features,
     chosen_features,
     fit_texture_svm,
@@ -64,7 +64,7 @@ def test_every_group_is_there_and_finite_for_tiny_and_flat_tumours():
             Samples(inputs, samples.table, samples.targets, samples.names, masks)
         )
         assert found.inputs.shape == (3, 40) and np.isfinite(found.inputs).all()
-    assert len(GROUPS) == 6
+    assert len(TEXTURE_GROUPS) == 6
 
 
 def test_without_masks():
@@ -118,5 +118,5 @@ def test_a_patient_is_not_split_by_the_inner_folds():
         assert not set(groups[train]) & set(groups[test])
     with pytest.raises(ReproError, match="one training patient only"):
         _whole_groups(labels * (groups == 1), groups, 3, 0)
-    with pytest.raises(ReproError, match="every training slice"):
+    with pytest.raises(ReproError, match="training slices: every patient"):
         _whole_groups(labels * 0, groups, 3, 0)

@@ -403,7 +403,7 @@ def test_one_class_in_a_training_fold():
     samples = made(12)
     samples.targets["idh"] = pd.array(["mutant"] * len(samples), dtype="string")
     with pytest.raises(
-        ReproError, match="idh: every training patient with a label is mutant"
+        ReproError, match="idh, training: every patient with a known label is mutant"
     ):
         fit(small(), samples, CLASSES, QUICK, progress="")
 
@@ -412,7 +412,7 @@ def test_all_labels_unknown():
     samples = made(12)
     samples.targets["mgmt"] = pd.array([pd.NA] * len(samples), dtype="string")
     with pytest.raises(
-        ReproError, match="mgmt: the label of every training patient is unknown"
+        ReproError, match="mgmt, training: no patient has a known label"
     ):
         fit(small(), samples, CLASSES, QUICK, progress="")
 

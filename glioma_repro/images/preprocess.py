@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STEPS', 'RecipeFile', 'Recipe', 'load_recipe', 'recipe_from', 'recipes', 'code_version', 'sidecar_of', 'produce',
            'Job', 'finest', 'crop_to', 'preprocess_patient', 'Preprocessed', 'preprocess', 'contact_sheets',
-           'measurements_of_preprocessing', 'Prepared', 'prepared', 'in_words']
+           'measurements_of_preprocessing', 'Prepared', 'prepared', 'done_in_words']
 
 # %% ../../nbs/images/preprocess.ipynb #26dd1dc3
 import errno
@@ -119,14 +119,10 @@ class Recipe:
 
     def settings(self, step: str) -> dict | None:
         "A step's settings; None where the recipe does not have it."
-        return next(
-            (
-                {key: value for key, value in one.items() if key != "step"}
-                for one in self.steps
-                if one["step"] == step
-            ),
-            None,
-        )
+        found = next((one for one in self.steps if one["step"] == step), None)
+        if found is None:
+            return None
+        return {key: value for key, value in found.items() if key != "step"}
 
     @property
     def done(self) -> dict:
@@ -1065,8 +1061,8 @@ def prepared(
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, brain, bias)
     if cohort.space is not None or cohort.done.get("registered"):
         said = (
-            f"The images are ready ({in_words(cohort.done) or cohort.space}); the "
-            f"recipe {recipe.name} is not run on them."
+            f"The images are ready ({done_in_words(cohort.done) or cohort.space}); "
+            f"the recipe {recipe.name} is not run on them."
         )
         return Prepared(cohort, said, None)
     if not _has_scans(cohort):
@@ -1075,9 +1071,9 @@ def prepared(
     result = preprocess(cohort, recipe, jobs, scheduler, seed)
     made = result.summary[["files_made", "files_kept"]].sum()
     said = (
-        f"The recipe {recipe.name} ({in_words(recipe.done)}): {len(result.cohort)} of "
-        f"{len(cohort)} patients went through, {made['files_made']} files were "
-        "made, "
+        f"The recipe {recipe.name} ({done_in_words(recipe.done)}): "
+        f"{len(result.cohort)} of {len(cohort)} patients went through, "
+        f"{made['files_made']} files were made, "
         f"{made['files_kept']} were up to date."
     )
     problems = pd.concat([cohort.problems, result.problems], ignore_index=True)
@@ -1089,7 +1085,7 @@ def _has_scans(cohort):
     return cohort.folder is not None and any(map(cohort.sequences, cohort.ids))
 
 # %% ../../nbs/images/preprocess.ipynb #dfc9cf37
-def in_words(
+def done_in_words(
     done: dict,  # of Cohort.done
 ) -> str:
     "What was done to images, for a report; empty where nothing is known."

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
-from ..statistics.measures import within_folds
+from ..statistics.measures import drawn_limits, within_folds
 from glioma_repro.patients.core import (
     COLOURS,
     TARGETS,
@@ -461,7 +461,7 @@ def _shuffled(test, where, shuffles, random):
 
 
 def _fall(values):
-    return values.mean(), *np.percentile(values, [2.5, 97.5])
+    return values.mean(), *drawn_limits(values)
 
 # %% ../../nbs/methods/classical.ipynb #6fb13ffa
 def coefficients(

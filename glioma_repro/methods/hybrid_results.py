@@ -43,6 +43,7 @@ from ..statistics.masks import dice
 from glioma_repro.statistics.measures import (
     auprc,
     auprc_interpolated,
+    drawn_limits,
     patient_weights,
 )
 
@@ -214,8 +215,7 @@ def precision_areas(
     for (subset, model), (ids, positive, score) in _scored(predictions).items():
         weights = patient_weights(ids, iterations, seed, positive)
         for area, way in (("interpolated", auprc_interpolated), ("average", auprc)):
-            drawn = way(positive, score, weights)
-            low, high = np.nanquantile(drawn, [0.025, 0.975])
+            low, high = drawn_limits(way(positive, score, weights))
             row = dict(subset=subset, model=model, area=area, n=len(ids))
             rows.append(row | dict(value=way(positive, score), low=low, high=high))
     return pd.DataFrame(rows)

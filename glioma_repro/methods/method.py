@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TRUSTED', 'LARGEST', 'classes_of', 'trainable', 'Scores', 'Method', 'state_of', 'check_state', 'Model', 'Majority',
-           'shares_of', 'settings_of', 'sign_model', 'card_text', 'read_model', 'Age', 'estimator_scores',
+           'shares_of', 'settings_of', 'sign_model', 'card_text', 'read_model', 'Age', 'fit_line', 'estimator_scores',
            'dealt_labels', 'relabelled', 'modules_of', 'code_of', 'fingerprint_of', 'hashed_identity', 'quantities_of',
            'describe_training', 'rows_of', 'people_of', 'Fold', 'card_of', 'bytes_of', 'take_rows', 'run_fold',
            'labels_for', 'Folds', 'gather_samples', 'common_patients', 'check_splits', 'run_folds', 'plot_folds',
@@ -34,6 +34,7 @@ from ..statistics.measures import auroc_within_folds, evaluate
 from glioma_repro.patients.cohort import (
     Split,
     check_no_leak,
+    nothing_to_learn,
     patient_splits,
     tried_targets,
 )
@@ -87,10 +88,8 @@ def trainable(
     present, good, bad = classes_of(train, wanted), {}, {}
     for target, words in wanted.items():
         lacking = [word for word in words if word not in present[target]]
-        if not words:
-            bad[target] = "no patient has a known label"
-        elif len(words) < 2:
-            bad[target] = f"every patient with a known label is {words[0]}"
+        if why := nothing_to_learn(words):
+            bad[target] = why
         elif lacking:
             bad[target] = (
                 f"no training patient of this fold is {lacking[0]}; use fewer folds"
@@ -671,28 +670,35 @@ class Age(Method):
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-        classes, found = classes_of(samples), {}
         limits = FunctionTransformer(np.clip, kw_args={"a_min": -5.0, "a_max": 5.0})
-        for target in classes:
-            known = samples.targets[target].notna().to_numpy()
-            line = make_pipeline(
-                SimpleImputer(strategy="median", keep_empty_features=True),
-                StandardScaler(),
-                limits,
-                LogisticRegression(C=self.strength, max_iter=2000, tol=1e-6),
-            )
-            found[target] = line.fit(
-                samples.inputs[known], samples.targets[target][known].to_numpy(object)
-            )
-        number = sum(
-            one[-1].coef_.size + one[-1].intercept_.size for one in found.values()
+        line = make_pipeline(
+            SimpleImputer(strategy="median", keep_empty_features=True),
+            StandardScaler(),
+            limits,
+            LogisticRegression(C=self.strength, max_iter=2000, tol=1e-6),
         )
-        return Model(
-            self, classes, samples.names, estimators=found, facts={"parameters": number}
-        )
+        return fit_line(self, samples, line)
 
     def scores(self, model, samples):
         return estimator_scores(model, samples.inputs)
+
+
+def fit_line(
+    method: Method,  # whose model it will be
+    samples: Samples,  # training samples
+    line,  # unfitted scikit-learn pipeline that ends in a logistic regression
+) -> Model:
+    "One such line a target, on the patients whose label is known."
+    from sklearn.base import clone
+
+    classes, found = classes_of(samples), {}
+    for target in classes:
+        known = samples.targets[target].notna().to_numpy()
+        words = samples.targets[target][known].to_numpy(object)
+        found[target] = clone(line).fit(samples.inputs[known], words)
+    number = sum(one[-1].coef_.size + one[-1].intercept_.size for one in found.values())
+    facts = {"parameters": number}
+    return Model(method, classes, samples.names, estimators=found, facts=facts)
 
 
 def estimator_scores(

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['LEARNING_RATES', 'PAPER_AUGMENTATION', 'CHANNELS', 'multi_scale_training', 'stated_stop', 'StatedRule', 'box_side',
-           'MultiScaleCNN', 'TextureSVM', 'draw_patients', 'draw_slices', 'thin', 'draw', 'protocol_splits',
-           'paper_methods', 'stopping_methods', 'epoch_curve', 'slice_scores', 'inflation_rows', 'slice_null',
-           'rival_over_draws', 'rival_over_slices']
+           'SegmentedSlices', 'segmented_slices', 'MultiScaleCNN', 'TextureSVM', 'draw_patients', 'draw_slices', 'thin',
+           'draw', 'protocol_splits', 'paper_methods', 'stopping_methods', 'epoch_curve', 'slice_scores',
+           'inflation_rows', 'slice_null', 'rival_over_draws', 'rival_over_slices']
 
 # %% ../../nbs/methods/multi_scale_cnn.ipynb #af012abf
 from dataclasses import dataclass, replace
@@ -18,6 +18,8 @@ import SimpleITK as sitk
 from ..networks.augmentation import Augmentation
 from ..patients.cohort import Split
 from glioma_repro.patients.core import (
+    Cohort,
+    Measurements,
     Predictions,
     ReproError,
     Samples,
@@ -132,6 +134,51 @@ def box_side(
         for axis in (0, 1)
     )
 
+# %% ../../nbs/methods/multi_scale_cnn.ipynb #38f87b02
+@dataclass
+class SegmentedSlices:
+    "The slices of a cohort's tumours, and how they came about."
+
+    samples: Samples  # T1w post-contrast first
+    slice_problems: pd.DataFrame  # participant_id, problem: who gave no slice
+    problems: pd.DataFrame  # the same, and who was lost before
+    size: int  # pixels a side
+    dilation: int = 0  # pixels by which the contours were grown
+    measured: Measurements | None = None  # agreement of the contours with the masks
+    record: pd.DataFrame | None = None  # where each region came from
+
+
+def segmented_slices(
+    pictures,  # MultiScaleCNN: channels, masks, sloppiness, size
+    cohort: Cohort,  # whose tumours
+    targets=(),  # label columns to carry along
+    like: tuple[str, ...] | None = None,  # take exactly these channels
+    seed: int = 0,  # of the simulated regions
+    jobs: int | None = None,  # patients at a time
+) -> SegmentedSlices:
+    "What the network and the texture machine look at."
+    from glioma_repro.images.contour import segment_cohort
+
+    second = "T2w" if "T2w" in common_sequences(cohort) else "FLAIR"
+    both = ("ce-gadolinium_T1w", second)
+    wanted = like or tuple(both[one] for one in CHANNELS[pictures.channels])
+    slicing = Slicing(which="equator", fit="embed", masked=True)
+    measured, record, dilation = None, None, 0
+    if pictures.masks == "semi-automatic":
+        cohort, measured, record = segment_cohort(
+            cohort, sloppiness=pictures.sloppiness, seed=seed, jobs=jobs
+        )
+        slicing, dilation = replace(slicing, which="all"), 5
+    size = pictures.size
+    if size is None:
+        sides, _ = map_patients(box_side, cohort.ids, jobs, cohort=cohort)
+        size = max(48, *sides.values())
+    samples, report = slice_cohort(
+        cohort, replace(slicing, size=size), wanted, targets=tuple(targets), jobs=jobs
+    )
+    every = pd.concat([cohort.problems, report], ignore_index=True)
+    return SegmentedSlices(samples, report, every, size, dilation, measured, record)
+
 # %% ../../nbs/methods/multi_scale_cnn.ipynb #e265835d
 @dataclass(frozen=True)
 class MultiScaleCNN(NetworkMethod):
@@ -173,22 +220,8 @@ class MultiScaleCNN(NetworkMethod):
         return StatedRule(self.k) if self.rule == "stated" else None
 
     def samples(self, cohort, targets=(), like=None, jobs=None):
-        second = "T2w" if "T2w" in common_sequences(cohort) else "FLAIR"
-        wanted = like or tuple(
-            ("ce-gadolinium_T1w", second)[one] for one in CHANNELS[self.channels]
-        )
-        slicing = Slicing(which="equator", fit="embed", masked=True)
-        if self.masks == "semi-automatic":
-            from glioma_repro.images.contour import segment_cohort
-
-            cohort, _, _ = segment_cohort(cohort, sloppiness=self.sloppiness, jobs=jobs)
-            slicing = replace(slicing, which="all")
-        if self.size is None:
-            sides, _ = map_patients(box_side, cohort.ids, jobs, cohort=cohort)
-            slicing = replace(slicing, size=max(48, *sides.values()))
-        else:
-            slicing = replace(slicing, size=self.size)
-        return slice_cohort(cohort, slicing, wanted, targets=tuple(targets), jobs=jobs)
+        found = segmented_slices(self, cohort, targets, like, jobs=jobs)
+        return found.samples, found.slice_problems
 
     def build(self, shape, heads, seed):
         return multi_scale_network(shape, heads, seed, self.width)

@@ -24,8 +24,8 @@ from .drawing import on_own_grid, place_of
 from .method import Model, classes_of
 from glioma_repro.methods.network import (
     NetworkMethod,
-    _checkpoint,
-    _groups,
+    checkpoint_of,
+    output_groups,
     joined_model,
     network_of,
     network_parts,
@@ -473,7 +473,7 @@ def fit(self: MultiTaskCNN, samples, validation=None, seed=0, folder=None):
     if masks is not None:
         samples = replace(samples, masks=smoothed(masks, self.smooth))
     parts = []
-    for label, words in _groups(classes, self.heads).items():
+    for label, words in output_groups(classes, self.heads).items():
         mine = samples if drawn and self.mask_loss else _labelled(samples, words)
         trained = self._trained(mine, words, training, validation, folder, label)
         parts.append(network_parts(label, trained))
@@ -494,7 +494,7 @@ def _trained(self: MultiTaskCNN, samples, classes, training, validation, folder,
         JointLoss(tuple(classes), self.mask_loss),
         self.processes,
         validation=validation if training.watch == "validation" else None,
-        checkpoint=_checkpoint(folder, label),
+        checkpoint=checkpoint_of(folder, label),
     )
 
 # %% ../../nbs/methods/multi_task_cnn.ipynb #0d8500c1
@@ -518,7 +518,7 @@ def answer(
             f"these have {_size(samples.inputs.shape[2:])}"
         )
     found, drawn = {}, None
-    for label, words in _groups(model.classes, self.heads).items():
+    for label, words in output_groups(model.classes, self.heads).items():
         network = network_of(model, label)
         logits, tumours = _asked(network, samples, words, self.training)
         found |= {one: torch.softmax(logits[one], 1).numpy() for one in words}

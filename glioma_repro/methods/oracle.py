@@ -11,7 +11,13 @@ from dataclasses import dataclass
 import pandas as pd
 
 from ..patients.core import TARGETS, ReproError, Samples
-from .method import Method, Model, classes_of, estimator_scores
+from glioma_repro.methods.method import (
+    Method,
+    Model,
+    classes_of,
+    estimator_scores,
+    fit_line,
+)
 from ..patients.phantom import attribute_scores, bayes_posterior, truth_table
 
 # %% ../../nbs/methods/oracle.ipynb #b6bb2d8b
@@ -51,21 +57,8 @@ class Oracle(Method):
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
 
-        classes, found = classes_of(samples), {}
-        for target in classes:
-            known = samples.targets[target].notna().to_numpy()
-            line = make_pipeline(
-                StandardScaler(), LogisticRegression(C=self.strength, max_iter=2000)
-            )
-            found[target] = line.fit(
-                samples.inputs[known], samples.targets[target][known].to_numpy(object)
-            )
-        number = sum(
-            one[-1].coef_.size + one[-1].intercept_.size for one in found.values()
-        )
-        return Model(
-            self, classes, samples.names, estimators=found, facts={"parameters": number}
-        )
+        line = LogisticRegression(C=self.strength, max_iter=2000)
+        return fit_line(self, samples, make_pipeline(StandardScaler(), line))
 
     def scores(self, model, samples):
         return estimator_scores(model, samples.inputs)

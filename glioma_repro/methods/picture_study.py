@@ -30,6 +30,7 @@ from glioma_repro.statistics.comparison import (
 )
 from glioma_repro.statistics.measures import (
     confusion,
+    drawn_limits,
     from_confusion,
     patient_weights,
     proportion_interval,
@@ -253,7 +254,7 @@ def class_report(
     for key, own in value.items():
         part = codes == key[0] if key[0] in range(len(words)) else codes >= 0
         persons = rows["person"][part].nunique()
-        low, high = np.quantile(spread[key], [0.025, 0.975])
+        low, high = drawn_limits(spread[key])
         if own[0] in (0.0, 1.0):
             low, high = proportion_interval(own[0] * persons, persons)
         worse = (spread[key] <= nulls[key]).sum()

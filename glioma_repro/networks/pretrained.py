@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from .networks import _heads, _seed
+from .networks import answer_heads, layer_seed
 from glioma_repro.patients.core import (
     ReproError,
     atomic_path,
@@ -174,7 +174,7 @@ def _norm(x, name, active=True):
 
 def _narrow(x, filters, size, strides, name, seed, active=True):
     "A convolution with its norm."
-    start = keras.initializers.HeNormal(_seed(seed, name))
+    start = keras.initializers.HeNormal(layer_seed(seed, name))
     x = keras.layers.Conv2D(
         filters, size, strides, name=name, kernel_initializer=start, **_FIRST
     )(x)
@@ -186,7 +186,7 @@ def _inverted(x, kernel, strides, expand, filters, name, seed):
     past, width = x, x.shape[1]
     if expand > 1:
         x = _narrow(x, width * expand, 1, 1, f"{name}_expand", seed)
-    start = keras.initializers.HeNormal(_seed(seed, name, "depth"))
+    start = keras.initializers.HeNormal(layer_seed(seed, name, "depth"))
     x = keras.layers.DepthwiseConv2D(
         kernel, strides, name=f"{name}_depth", depthwise_initializer=start, **_FIRST
     )(x)
@@ -374,7 +374,7 @@ def _base(kind, given, seed):
     if not kind.builder:
         return keras.Model(given, efficientnet_lite0(_preprocess(given, kind), seed))
     with _channels_first():
-        keras.utils.set_random_seed(_seed(seed, kind.builder))
+        keras.utils.set_random_seed(layer_seed(seed, kind.builder))
         builder = getattr(keras.applications, kind.builder)
         base = builder(
             include_top=False, weights=None, input_tensor=_preprocess(given, kind)
@@ -412,8 +412,10 @@ def pretrained_network(
         data_format="channels_first", name="features"
     )(base.output)
     if dropout:
-        x = keras.layers.Dropout(dropout, seed=_seed(seed, "head"), name="dropout")(x)
-    return keras.Model(given, _heads(x, heads, seed), name=name)
+        x = keras.layers.Dropout(
+            dropout, seed=layer_seed(seed, "head"), name="dropout"
+        )(x)
+    return keras.Model(given, answer_heads(x, heads, seed), name=name)
 
 
 TUNES = ("frozen", "top block", "all layers", "from scratch")

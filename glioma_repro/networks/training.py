@@ -23,13 +23,14 @@ import numpy as np
 import pandas as pd
 import torch
 
+from ..patients.cohort import nothing_to_learn
 from glioma_repro.patients.core import (
     TARGETS,
     Measurements,
     PatientError,
     ReproError,
     Samples,
-    _plain,
+    plain_content,
     atomic_path,
     fingerprint,
     generator,
@@ -202,15 +203,9 @@ def encode_targets(
             for number, word in enumerate(words)
             if (codes[known, column] == number).any()
         ]
-        if not known.any():
+        if why := nothing_to_learn(present):
             raise ReproError(
-                f"{target}: the label of every training patient is unknown; leave "
-                "this target out"
-            )
-        if len(present) < 2:
-            raise ReproError(
-                f"{target}: every training patient with a label is {present[0]}; "
-                "there is nothing to tell apart. Use fewer folds, or leave it out"
+                f"{target}, training: {why}; use fewer folds, or leave it out"
             )
         weights[:, column] = sample_weights(
             codes[:, column], known, len(words), balance
@@ -334,6 +329,11 @@ class _Run:
     number: int  # training samples
     augment: object
     loss: object
+    bare: str = ""  # the target of a network that gives a tensor, not {target: tensor}
+    on_cpu: bool = True
+    random: bool = False  # whether a layer draws numbers of its own
+    uses_masks: bool = False  # whether `augment` takes masks
+    stop: object = None  # called with the validation losses so far
     epoch: int = 0
     place: int = 0  # the next batch of the epoch
     step: int = 0
@@ -543,7 +543,9 @@ def _step(run, rows, chance, learning_rate):
     ):
         outputs = call_network(run.called, batch)
         outputs = (
-            outputs if isinstance(outputs, dict) or not run.one else {run.one: outputs}
+            outputs
+            if isinstance(outputs, dict) or not run.bare
+            else {run.bare: outputs}
         )
         loss = run.loss(outputs, batch)
     run.optimizer.zero_grad(set_to_none=True)
@@ -596,7 +598,7 @@ def _save_checkpoint(run, path, mark):
 def _plain_exact(about):
     "JSON keeps floats exactly (shortest round trip); NaN becomes null."
     return {
-        name: [_plain(row) for row in value] if name == "rows" else value
+        name: [plain_content(row) for row in value] if name == "rows" else value
         for name, value in about.items()
     }
 
@@ -783,15 +785,7 @@ def _prepare(network, samples, classes, training, augment, loss):
     if training.channels_last and layout is not None:
         lowered = lowered.to(memory_format=layout)
     data = _on_device(samples, codes, weights, training)
-    one = (
-        check_outputs(
-            lowered,
-            _batch_of(data, np.arange(min(2, len(samples))), training.device),
-            classes,
-        )
-        if loss is masked_cross_entropy
-        else ""
-    )
+    kinds = [type(module).__name__.lower() for module in lowered.modules()]
     run = _Run(
         lowered,
         torch.compile(shared(lowered)) if training.compile else shared(lowered),
@@ -801,14 +795,16 @@ def _prepare(network, samples, classes, training, augment, loss):
         len(samples),
         augment,
         loss,
+        on_cpu=torch.device(training.device).type == "cpu",
+        random=any("dropout" in kind or "noise" in kind for kind in kinds),
+        uses_masks=(
+            augment is not None and "masks" in inspect.signature(augment).parameters
+        ),
     )
-    run.one, run.on_cpu = one, torch.device(training.device).type == "cpu"
-    kinds = [type(module).__name__.lower() for module in lowered.modules()]
-    run.random = any("dropout" in kind or "noise" in kind for kind in kinds)
-    run.uses_masks, run.stop = (
-        augment is not None and "masks" in inspect.signature(augment).parameters,
-        None,
-    )
+    if loss is masked_cross_entropy:
+        few = np.arange(min(2, len(samples)))
+        example = _batch_of(data, few, training.device)
+        run.bare = check_outputs(lowered, example, classes)
     return run, codes, weights
 
 # %% ../../nbs/networks/training.ipynb #211ad2f6
@@ -1077,7 +1073,7 @@ def _validation_loss(run, validation, classes):
         batch = _batch_of(data, rows, run.training.device)
         outputs = call_network(run.called, batch)
         total += float(
-            run.loss(outputs if not run.one else {run.one: outputs}, batch)
+            run.loss(outputs if not run.bare else {run.bare: outputs}, batch)
         ) * len(rows)
     return total / len(validation)
 

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['SEQUENCES', 'TARGETS', 'TARGET_NAMES', 'tqdm', 'LOG', 'PARTICIPANTS', 'PREDICTIONS', 'MEASUREMENTS', 'COLOURS',
            'PatientError', 'LeakError', 'class_name', 'DiskError', 'atomic_path', 'write_text', 'mark_folder',
-           'unsealed', 'write_json', 'sha256_of', 'fingerprint', 'made_before', 'participant_label', 'seed_of',
-           'generator', 'log_to', 'cores', 'map_patients', 'processes', 'header_problem', 'read_volume', 'write_volume',
-           'geometry', 'check_same_grid', 'Column', 'validate_participants', 'Cohort', 'session_of', 'identity',
-           'read_ids', 'Settings', 'Description', 'as_tsv', 'from_bids', 'read_cohort', 'read_participants',
+           'unsealed', 'write_json', 'plain_content', 'sha256_of', 'fingerprint', 'made_before', 'participant_label',
+           'seed_of', 'generator', 'log_to', 'cores', 'map_patients', 'processes', 'header_problem', 'read_volume',
+           'write_volume', 'geometry', 'check_same_grid', 'Column', 'validate_participants', 'Cohort', 'session_of',
+           'identity', 'read_ids', 'Settings', 'Description', 'as_tsv', 'from_bids', 'read_cohort', 'read_participants',
            'with_sessions', 'map_cohort', 'Samples', 'SamplesFile', 'read_samples', 'Predictions', 'predictions_of',
            'concat', 'read_typed_table', 'read_predictions', 'Measurements', 'read_measurements', 'measurements_of',
            'set_style', 'show_images', 'real_data', 'cache_folder']
@@ -252,24 +252,26 @@ def write_json(
     "Writes strict JSON (no NaN) atomically, keys in the given order."
     return write_text(
         path,
-        json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False)
+        json.dumps(
+            plain_content(content), indent=1, ensure_ascii=False, allow_nan=False
+        )
         + "\n",
     )
 
 
-def _plain(value):
+def plain_content(value):
     "The same content in JSON's own types."
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain_content(item) for key, item in value.items()}
     if isinstance(value, pd.DataFrame):  # its text would leave out rows
         return {
-            "columns": _plain(list(value.columns)),
-            "index": _plain(list(value.index)),
-            "rows": _plain(value.to_numpy(dtype=object)),
+            "columns": plain_content(list(value.columns)),
+            "index": plain_content(list(value.index)),
+            "rows": plain_content(value.to_numpy(dtype=object)),
         }
     if isinstance(value, (list, tuple, set, np.ndarray, pd.Series)):
         return [
-            _plain(item)
+            plain_content(item)
             for item in (sorted(value, key=str) if isinstance(value, set) else value)
         ]
     if (
@@ -303,7 +305,7 @@ def fingerprint(
     *content,  # anything JSON can hold
 ) -> str:
     "Sixteen hexadecimal digits that change when the content changes."
-    text = json.dumps(_plain(content), sort_keys=True, ensure_ascii=False)
+    text = json.dumps(plain_content(content), sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
 
 # %% ../../nbs/patients/core.ipynb #6c1d0a52

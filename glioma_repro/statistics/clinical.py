@@ -28,7 +28,8 @@ from glioma_repro.patients.core import (
 from glioma_repro.statistics.measures import (
     bootstrap_interval,
     called,
-    classes_of,
+    table_classes,
+    drawn_limits,
     evaluate,
     one_source,
     patient_weights,
@@ -152,7 +153,7 @@ def predicted_labels(
     # a diagnosis joins targets, so they too come from one model, cohort and subset
     one_source(table, pooled="target")
     for target, part in table.groupby("target", sort=False):
-        classes = classes_of(part)
+        classes = table_classes(part)
         mean = runs_of(part).groupby("participant_id")[list(classes)].mean()
         words = np.array(classes, dtype=object)[called(mean.to_numpy(), threshold)]
         columns[target] = pd.Series(words, index=mean.index, dtype="string")
@@ -746,7 +747,7 @@ def restricted_means(
         value = restricted_mean(
             time, event, np.vstack([np.ones(len(mine)), draws]), horizon, level=True
         )
-        low, high = np.quantile(value[1:], [0.025, 0.975])
+        low, high = drawn_limits(value[1:])
         rows.append(row | {"mean": value[0], "low": low, "high": high, "reason": ""})
     columns = [
         "group",
@@ -821,7 +822,7 @@ def _gap(known, inside, weight, horizon):
     first, second = (
         restricted_mean(time, event, weight * one, used, level=True) for one in inside
     )
-    low, high = np.nanquantile((second - first)[1:], [0.025, 0.975])
+    low, high = drawn_limits((second - first)[1:])
     note = (
         f"up to {used:.2f} years only: the last visit common to both groups"
         if used < horizon
@@ -853,7 +854,7 @@ def _worths(predictions, positive, cuts):
     scored = {
         name: scores_of(part) for name, part in table.groupby("model", sort=False)
     }
-    classes = classes_of(table)
+    classes = table_classes(table)
     positive = positive or classes[-1]
     if positive not in classes:
         raise ReproError(
@@ -901,7 +902,7 @@ def decision_curve(
     worths, names = _worths(predictions, positive, cuts)
     weight, parts = patient_weights(names, iterations, seed) / len(names), []
     for name, worth in worths.items():
-        low, high = np.quantile(weight @ worth, [0.025, 0.975], axis=0)
+        low, high = drawn_limits(weight @ worth)
         parts.append(
             pd.DataFrame(
                 {
@@ -940,7 +941,7 @@ def net_benefit_difference(
         patient_weights(names, iterations, seed) / len(names),
         worths[a] - worths[b],
     )
-    low, high = np.quantile(weight @ apart, [0.025, 0.975], axis=0)
+    low, high = drawn_limits(weight @ apart)
     return pd.DataFrame(
         {
             "a": a,

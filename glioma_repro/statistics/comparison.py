@@ -30,11 +30,11 @@ from glioma_repro.patients.core import (
     tqdm,
 )
 from glioma_repro.statistics.measures import (
-    Scores,
-    _difference_test,
-    _fold_rows,
-    _mean_scores,
-    _ordered,
+    Scored,
+    difference_test,
+    fold_rows,
+    mean_scores,
+    class_pairs,
     as_arrays,
     bootstrap_interval,
     bootstrap_values,
@@ -309,7 +309,7 @@ def pair(
     table_b: pd.DataFrame,  # of the other
     level: str = "patient",  # patient or slice
 ) -> tuple[
-    Scores, Scores, int
+    Scored, Scored, int
     # the same samples in the same order; how many left out because the tables disagree on
     # their label
 ]:
@@ -346,15 +346,15 @@ def _keys(table, level, cohort):
 
 # %% ../../nbs/statistics/comparison.ipynb #710effb7
 def paired_bootstrap(
-    a: Scores,
-    b: Scores,  # the same patients in the same order
+    a: Scored,
+    b: Scored,  # the same patients in the same order
     names: list[str],  # measures
     iterations: int = 2000,  # draws
     seed: int = 0,  # of the draws
     threshold: float = 0.5,  # two classes
 ) -> dict[str, dict]:  # measure: value_a, value_b, difference, low, high, p
     "Differences with percentile intervals and p of the same draws, within the classes."
-    second = Scores(a.participants, b.codes, b.scores, b.classes, a.clustered)
+    second = Scored(a.participants, b.codes, b.scores, b.classes, a.clustered)
     drawn = [
         bootstrap_values(one, names, iterations, seed, threshold, stratified=True)
         for one in (a, second)
@@ -397,7 +397,7 @@ def _fold_differences(table_a, table_b, classes, name, threshold, minimum):
     for key, part in parts[0].items():
         if set(part["participant_id"]) != set(parts[1][key]["participant_id"]):
             return [], np.nan
-        a, b = (_mean_scores(one, classes, "patient") for one in (part, parts[1][key]))
+        a, b = (mean_scores(one, classes, "patient") for one in (part, parts[1][key]))
         if not too_few(a, minimum):
             values.append(
                 measure_all(a, [name], None, threshold)[name][0]
@@ -792,11 +792,11 @@ def patient_shares(
     classes,  # the K classes
 ):  # AUROC within folds; (N,) each patient's share in its error
     "AUROC over pairs scored by one model, and what each patient adds to its error."
-    values, shares, pairs_of = [], np.zeros(len(label)), _ordered(classes)
+    values, shares, pairs_of = [], np.zeros(len(label)), class_pairs(classes)
     for first, second, column in pairs_of:
         positive, kept = label == first, (label == first) | (label == second)
         sums, count = np.zeros(len(label)), np.zeros(len(label))
-        for rows, repeat in _fold_rows(fold, kept):
+        for rows, repeat in fold_rows(fold, kept):
             up, down = rows[positive[rows]], rows[~positive[rows]]
             if len(up) and len(down):
                 found = placements(positive[rows], score[repeat, rows, column])
@@ -863,7 +863,5 @@ def _within_test(first, second):
         for group, size in zip(groups, sizes)
     ]
     same = bool(np.allclose(gap, 0, atol=1e-15) and np.isclose(value, against))
-    found = _difference_test(
-        value - against, sum(parts), freedom_of(parts, sizes), same
-    )
+    found = difference_test(value - against, sum(parts), freedom_of(parts, sizes), same)
     return known | {one: found[one] for one in ("difference", "low", "high", "p")}

@@ -25,11 +25,12 @@ from glioma_repro.patients.core import (
     set_style,
 )
 from glioma_repro.statistics.measures import (
-    Scores,
+    Scored,
     calibration_curve,
     called,
-    classes_of,
+    table_classes,
     confusion,
+    drawn_limits,
     evaluate,
     patient_weights,
     scores_of,
@@ -45,7 +46,7 @@ class Curve:
     target: str  # of TARGETS
     title: str  # what the legend calls it
     positive: str  # the class whose score counts
-    scores: Scores  # two classes: the others, this one
+    scores: Scored  # two classes: the others, this one
     rows: Predictions  # what they were made of
     # (N,) best score of the other classes, where there are several: the highest is called
     rival: np.ndarray | None = None
@@ -66,7 +67,7 @@ def _against_rest(one, positive):
     column = one.classes.index(positive)
     score = one.scores[:, column]
     pair = np.stack([1 - score, score], 1)
-    return Scores(
+    return Scored(
         one.participants, (one.codes == column).astype(int), pair, ("others", positive)
     )
 
@@ -93,7 +94,7 @@ def _curves(
     """
     by, found = [by] if isinstance(by, str) else list(by), []
     for target, rows in predictions.table.groupby("target", sort=False):
-        classes = classes_of(rows)
+        classes = table_classes(rows)
         parts = list(rows.groupby(by, sort=False, dropna=False))
         for key, part in parts:
             one, part = scores_of(part), Predictions(part)
@@ -112,7 +113,7 @@ def _curves(
 
 # %% ../../nbs/statistics/figures.ipynb #14aee452
 def _counts_of_draws(
-    scores: Scores,  # of two classes
+    scores: Scored,  # of two classes
     iterations: int,  # draws of patients
     seed,  # of the draws, as of `evaluate`
 ):  # true and false positives (1 + draws, thresholds + 1), the first row undrawn
@@ -169,7 +170,7 @@ def _measured(
     "What the legend says of a line: the row of `statistics.evaluate`."
     name = (
         measure
-        if len(classes_of(curve.rows.table)) == 2
+        if len(table_classes(curve.rows.table)) == 2
         else f"{measure}_{curve.positive}"
     )
     row = evaluate(curve.rows, [name], iterations=iterations, seed=seed).iloc[0]
@@ -177,7 +178,7 @@ def _measured(
     few, place = min((int((curve.label == code).sum()), code) for code in (0, 1))
     if few >= _SMALL or not np.isfinite(row["value"]):
         return words
-    classes = [one for one in classes_of(curve.rows.table) if one != curve.positive]
+    classes = [one for one in table_classes(curve.rows.table) if one != curve.positive]
     other = class_name(curve.target, classes[0]) if len(classes) == 1 else "others"
     return f"{words}\n  only {few} {class_name(curve.target, curve.positive) if place else other}"
 
@@ -248,7 +249,7 @@ def _draw_roc(axis, number, curve, iterations, threshold, seed):
     tpr, fpr, grid = true / true[:, -1:], false / false[:, -1:], np.linspace(0, 1, 101)
     drawn = np.array([np.interp(grid, x, y) for x, y in zip(fpr[1:], tpr[1:])])
     if len(drawn):
-        band = np.percentile(drawn, [2.5, 97.5], axis=0)
+        band = drawn_limits(drawn)
         axis.fill_between(grid, *band, color=colour, alpha=0.15, linewidth=0)
     axis.plot(fpr[0], tpr[0], color=colour, linestyle=dashes, linewidth=1.8)
     if threshold is not None:
@@ -395,7 +396,7 @@ def _draw_precision(axis, number, curve, iterations, threshold, seed):
         [p[np.searchsorted(r, grid - 1e-12)] for r, p in zip(recall[1:], precision[1:])]
     )
     if len(drawn):
-        band = np.percentile(drawn, [2.5, 97.5], axis=0)
+        band = drawn_limits(drawn)
         axis.fill_between(grid, *band, color=colour, alpha=0.15, linewidth=0)
     axis.step(
         recall[0],

@@ -23,7 +23,7 @@ from glioma_repro.patients.core import (
     map_cohort,
     read_volume,
 )
-from .measures import patient_weights
+from .measures import drawn_limits, patient_weights
 
 # %% ../../nbs/statistics/masks.ipynb #490462a3
 def surface_distances(
@@ -210,7 +210,7 @@ def evaluate_measurements(
             continue
         if interval == "bootstrap":
             weights = patient_weights(np.arange(len(values)), iterations, seed)
-            low, high = np.quantile(weights @ values / len(values), [0.025, 0.975])
+            low, high = drawn_limits(weights @ values / len(values))
         else:
             low, high = _mean_interval(values, row.get("unit"))
         q25, median, q75 = np.quantile(values, [0.25, 0.5, 0.75])

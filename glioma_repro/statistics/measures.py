@@ -7,11 +7,12 @@ __all__ = ['AUROC_INTERVALS', 'SOURCE', 'MEASURES', 'MORE_MEASURES', 'EVALUATION
            'sums_by_score', 'auroc', 'auprc', 'auprc_interpolated', 'auroc_one_vs_rest', 'auroc_one_vs_one', 'called',
            'confusion', 'from_confusion', 'brier', 'calibration_line', 'calibration_curve', 'proportion_interval',
            'proportion_method', 'placements', 'auroc_parts', 'auroc_covariance', 'freedom_of', 'newcombe_interval',
-           'auroc_interval', 'delong', 'effective', 'delong_unpaired', 'Scores', 'classes_of', 'one_source', 'runs_of',
-           'scores_of', 'measure_names', 'measure_all', 'too_few', 'bootstrap_interval', 'bootstrap_values',
-           'share_interval', 'brier_interval', 'slope_interval', 'interval_of', 'ratio_interval', 'corrected_interval',
-           'fold_spread', 'evaluate', 'sensitivity_at', 'specificity_at', 'choose_threshold', 'chosen_thresholds',
-           'at_thresholds', 'within_folds', 'as_arrays', 'auroc_within_folds', 'interval_coverage', 'summary',
+           'auroc_interval', 'delong', 'effective', 'difference_test', 'delong_unpaired', 'Scored', 'table_classes',
+           'one_source', 'runs_of', 'scores_of', 'mean_scores', 'measure_names', 'measure_all', 'too_few',
+           'drawn_limits', 'bootstrap_interval', 'bootstrap_values', 'share_interval', 'brier_interval',
+           'slope_interval', 'interval_of', 'ratio_interval', 'corrected_interval', 'fold_spread', 'evaluate',
+           'sensitivity_at', 'specificity_at', 'choose_threshold', 'chosen_thresholds', 'at_thresholds', 'within_folds',
+           'class_pairs', 'fold_rows', 'as_arrays', 'auroc_within_folds', 'interval_coverage', 'score_summary',
            'plot_measure']
 
 # %% ../../nbs/statistics/measures.ipynb #73906341
@@ -587,7 +588,7 @@ def delong(
     own = [max(contrast @ part @ contrast, 0.0) for part in parts]
     same = (stats.rankdata(both[0]) == stats.rankdata(both[1])).all()
     freedom = np.inf if normal else freedom_of(own, sizes)
-    return dict(auroc_a=float(value[0]), auroc_b=float(value[1])) | _difference_test(
+    return dict(auroc_a=float(value[0]), auroc_b=float(value[1])) | difference_test(
         value[0] - value[1], 0.0 if same else sum(own), freedom, same, level
     )
 
@@ -624,7 +625,7 @@ def _no_delong(models):
     return dict.fromkeys(("auroc", *names[3:6]), np.nan) | {"interval": ""}
 
 
-def _difference_test(difference, variance, freedom, same=False, level=0.95):
+def difference_test(difference, variance, freedom, same=False, level=0.95):
     "Difference with interval (inside [-1, 1]), z and p; identical rankings: 0, p = 1."
     error = float(np.sqrt(variance))
     found = dict(difference=float(difference), standard_error=error)
@@ -659,13 +660,13 @@ def delong_unpaired(
         values.append(float(value[0]))
         parts += [part[0, 0] for part in own]
         sizes += patients
-    return dict(auroc_a=values[0], auroc_b=values[1]) | _difference_test(
+    return dict(auroc_a=values[0], auroc_b=values[1]) | difference_test(
         values[0] - values[1], sum(parts), freedom_of(parts, sizes)
     )
 
 # %% ../../nbs/statistics/measures.ipynb #d932bfe8
 @dataclass(frozen=True)
-class Scores:
+class Scored:
     """What the measures need of one model and one target: who, which class, which
     scores. Unknown labels are left out.
     """
@@ -692,9 +693,9 @@ class Scores:
             for code, word in enumerate(self.classes)
         }
 
-    def at(self, rows) -> "Scores":
+    def at(self, rows) -> "Scored":
         "Some of the samples."
-        return Scores(
+        return Scored(
             self.participants[rows],
             self.codes[rows],
             self.scores[rows],
@@ -707,7 +708,7 @@ _RUN = ["repeat", "fold", "seed"]
 SOURCE = ["study", "model", "cohort", "protocol", "subset", "target"]
 
 
-def classes_of(
+def table_classes(
     table: pd.DataFrame,  # rows of predictions of one target
 ) -> tuple[str, ...]:  # in TARGETS' order, the positive one last
     """The classes of a target; raises SchemaError for a class that the target does not
@@ -786,7 +787,7 @@ def runs_of(
     table = predictions.table if isinstance(predictions, Predictions) else predictions
     who = ["participant_id"] + (["slice"] if level == "slice" else [])
     one_source(table if level == "slice" else table.assign(slice=0))
-    classes = classes_of(table)
+    classes = table_classes(table)
     table = table.assign(**{name: table[name].fillna(-1) for name in [*_RUN, "slice"]})
     wide = (
         table.groupby([*_RUN, *who, "class"], sort=True)["score"]
@@ -812,16 +813,16 @@ def runs_of(
 def scores_of(
     predictions: Predictions | pd.DataFrame,  # of one model, subset and target
     level: str = "patient",  # patient or slice
-) -> Scores:
+) -> Scored:
     "One score a patient (or slice): the mean over slices, then over folds and repeats."
     runs = runs_of(predictions, level)
-    classes = classes_of(
+    classes = table_classes(
         predictions.table if isinstance(predictions, Predictions) else predictions
     )
-    return _mean_scores(runs, classes, level)
+    return mean_scores(runs, classes, level)
 
 
-def _mean_scores(runs, classes, level):
+def mean_scores(runs, classes, level):
     "The mean over trainings of `runs_of`, without the patients whose label is unknown."
     who = ["participant_id"] + (["slice"] if level == "slice" else [])
     known = (
@@ -830,7 +831,7 @@ def _mean_scores(runs, classes, level):
         .agg({"code": "first"} | dict.fromkeys(classes, "mean"))
         .reset_index()
     )
-    return Scores(
+    return Scored(
         known["participant_id"].to_numpy(str),
         known["code"].to_numpy(int),
         known[list(classes)].to_numpy(float),
@@ -915,7 +916,7 @@ def measure_names(
 
 # %% ../../nbs/statistics/measures.ipynb #8f96faba
 def measure_all(
-    one: Scores,  # of one model and target
+    one: Scored,  # of one model and target
     names: list[str],  # from measure_names
     weights=None,  # (B, N); all 1 if None
     threshold: float = 0.5,  # two classes: called positive from here on
@@ -971,7 +972,7 @@ def _measure_order(name, one, weights):
 
 # %% ../../nbs/statistics/measures.ipynb #9d9fc13c
 def too_few(
-    one: Scores,  # of one model and target
+    one: Scored,  # of one model and target
     minimum: int = 2,  # patients that each class needs
     # patients that each class should have; none asked if None
     underpowered: int | None = None,
@@ -1006,6 +1007,15 @@ def _why_nan(name, one):
     return f"no patient was called {kind}"
 
 # %% ../../nbs/statistics/measures.ipynb #e305cf73
+def drawn_limits(
+    drawn: np.ndarray,  # (B, ...) values of the draws, NaN where a draw lacked a class
+    tails: tuple[float, float] = (0.025, 0.975),  # shares of the draws
+) -> np.ndarray:  # (2, ...) low and high
+    "Between which values the middle of the draws lies: every percentile interval's."
+    quantile = np.nanquantile if np.isnan(drawn).any() else np.quantile
+    return quantile(drawn, tails, axis=0)
+
+
 def bootstrap_interval(
     value: float,  # the estimate
     drawn: np.ndarray,  # (B,) its value in each draw, NaN where a draw lacked a class
@@ -1024,14 +1034,14 @@ def bootstrap_interval(
         return np.nan, np.nan, how
     if np.ptp(usable) < 1e-12:
         return np.nan, np.nan, f"{how}: none, all draws are alike"
-    low, high = np.quantile(usable, [0.5 - level / 2, 0.5 + level / 2])
+    low, high = drawn_limits(usable, (0.5 - level / 2, 0.5 + level / 2))
     if method == "basic":
         low, high = 2 * value - high, 2 * value - low
     return float(np.clip(low, *bounds)), float(np.clip(high, *bounds)), how
 
 
 def bootstrap_values(
-    one: Scores,  # of one model and target
+    one: Scored,  # of one model and target
     names: list[str],  # measures
     iterations: int = 2000,  # draws
     seed: int = 0,  # of the draws
@@ -1081,7 +1091,7 @@ def share_interval(
 
 
 def brier_interval(
-    one: Scores,  # of one model and target
+    one: Scored,  # of one model and target
     level: float = 0.95,  # of confidence
 ) -> tuple[float, float]:
     """Of the Brier score: that of the share whose number of patients gives its variance
@@ -1140,7 +1150,7 @@ def slope_interval(
 def interval_of(
     name: str,  # measure
     value: float,  # its value
-    one: Scores,  # the patients
+    one: Scored,  # the patients
     drawn: dict,  # bootstrap draws by measure, for those that need them
     settings: dict,  # auroc_interval, proportion, bootstrap, threshold
 ) -> tuple[float, float, str]:
@@ -1327,7 +1337,7 @@ def fold_spread(
     """
     level = "slice" if "slice" in runs else "patient"
     parts = [
-        _mean_scores(part, classes, level)
+        mean_scores(part, classes, level)
         for _, part in runs[runs["code"] >= 0].groupby(["repeat", "fold"])
     ]
     if len(parts) < 2:
@@ -1472,9 +1482,9 @@ def _check_settings(settings):
 # %% ../../nbs/statistics/measures.ipynb #0ae14862
 def _evaluate_one(table, measures, settings, spread=True):
     "The rows of one model, subset and target."
-    runs, classes = runs_of(table, settings["level"]), classes_of(table)
+    runs, classes = runs_of(table, settings["level"]), table_classes(table)
     one, names = (
-        _mean_scores(runs, classes, settings["level"]),
+        mean_scores(runs, classes, settings["level"]),
         measure_names(classes, measures),
     )
     reason = too_few(one, settings["minimum"], settings["underpowered"])
@@ -1566,7 +1576,7 @@ def specificity_at(
 
 # %% ../../nbs/statistics/measures.ipynb #24e7ae6e
 def choose_threshold(
-    scores: Scores,  # of one training, of patients it is NOT judged on
+    scores: Scored,  # of one training, of patients it is NOT judged on
     # youden: greatest sensitivity + specificity; sensitivity=0.9: the highest threshold
     # that finds so many; specificity=0.9: the lowest that spares so many
     rule: str = "youden",
@@ -1666,9 +1676,9 @@ def within_folds(
     """
     weights = np.ones((1, len(label))) if weights is None else weights
     values = []
-    for first, second, column in _ordered(classes):
+    for first, second, column in class_pairs(classes):
         right, pairs = np.zeros((2, len(weights)))
-        for rows, repeat in _fold_rows(fold, (label == first) | (label == second)):
+        for rows, repeat in fold_rows(fold, (label == first) | (label == second)):
             found = _right_pairs(
                 label[rows] == first, score[repeat, rows, column], weights[:, rows]
             )
@@ -1678,14 +1688,14 @@ def within_folds(
     return np.mean(values, axis=0)
 
 
-def _ordered(classes):
+def class_pairs(classes):
     "The class that should score higher, the other, and the score's column."
     if len(classes) == 2:
         return [(classes[1], classes[0], 1)]
     return [(a, b, k) for k, a in enumerate(classes) for b in classes if a != b]
 
 
-def _fold_rows(fold, kept):
+def fold_rows(fold, kept):
     "The kept patients of each fold of each repeat, and the repeat."
     for repeat, folds in enumerate(fold):
         for one in np.unique(folds[kept & (folds >= 0)]):
@@ -1748,7 +1758,7 @@ def auroc_within_folds(
         else:
             low, high, how = _within_interval(fold, label, score, classes, interval)
         known = np.isin(label, classes)
-        folds = [len(set(label[rows])) for rows, _ in _fold_rows(fold, known)]
+        folds = [len(set(label[rows])) for rows, _ in fold_rows(fold, known)]
         rows.append(
             (
                 *key,
@@ -1779,7 +1789,7 @@ def auroc_within_folds(
 def _within_interval(fold, label, score, classes, method):
     "Interval of the AUROC within folds; of more classes the mean of the pairs' limits."
     limits = [
-        _pair_interval(fold, label, score, *one, method) for one in _ordered(classes)
+        _pair_interval(fold, label, score, *one, method) for one in class_pairs(classes)
     ]
     if not limits or any(one is None for one in limits):
         return np.nan, np.nan, "none: fewer than two patients of a class"
@@ -1792,7 +1802,7 @@ def _pair_interval(fold, label, score, first, second, column, method):
     "Of one pair of classes: a patient's pairs in all its folds are its share (DeLong)."
     positive, kept = label == first, (label == first) | (label == second)
     sums, count, sizes = np.zeros(len(label)), np.zeros(len(label)), {}
-    for rows, repeat in _fold_rows(fold, kept):
+    for rows, repeat in fold_rows(fold, kept):
         up, down = rows[positive[rows]], rows[~positive[rows]]
         if len(up) and len(down):
             shares = placements(positive[rows], score[repeat, rows, column])
@@ -1887,7 +1897,7 @@ def interval_coverage(
     )
 
 # %% ../../nbs/statistics/measures.ipynb #d01e2a73
-def summary(
+def score_summary(
     predictions: Predictions | str | Path,  # a table or its file
     iterations: int = 2000,  # bootstrap draws
     threshold: float = 0.5,  # called positive from here on

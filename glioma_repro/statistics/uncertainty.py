@@ -28,12 +28,13 @@ from glioma_repro.patients.core import (
     write_text,
 )
 from glioma_repro.statistics.measures import (
-    Scores,
+    Scored,
     bootstrap_interval,
     brier,
     calibration_line,
     called,
-    classes_of,
+    table_classes,
+    drawn_limits,
     interval_of,
     patient_weights,
     proportion_interval,
@@ -142,7 +143,7 @@ def correct_prior(
     """
     parts = []
     for group in development_groups(predictions.table):
-        classes = classes_of(group)
+        classes = table_classes(group)
         for _, part in group.groupby(
             ["cohort", "subset", "repeat", "fold"], dropna=False, sort=False
         ):
@@ -289,7 +290,7 @@ def smooth_calibration(
 
 
 def calibration_band(
-    one: Scores,  # of one model and target with two classes
+    one: Scored,  # of one model and target with two classes
     at=None,  # (M,) scores; 50 between the least and the greatest if None
     iterations: int = 500,  # bootstrap draws of patients
     seed: int = 0,  # of the draws
@@ -310,9 +311,7 @@ def calibration_band(
     low, high = np.full((2, len(at)), np.nan)
     known = np.isfinite(observed) & (np.isfinite(curves).mean(0) > 0.5)
     if known.any():
-        low[known], high[known] = np.nanquantile(
-            curves[:, known], [0.025, 0.975], axis=0
-        )
+        low[known], high[known] = drawn_limits(curves[:, known])
     return pd.DataFrame({"score": at, "observed": observed, "low": low, "high": high})
 
 # %% ../../nbs/statistics/uncertainty.ipynb #b1c05f04
@@ -510,7 +509,7 @@ def conformal_sets(
         raise ReproError(f"alpha is {alpha}; it must lie between 0 and 1")
     table, found = predictions.per_patient().table, []
     for group in development_groups(table):
-        classes = classes_of(group)
+        classes = table_classes(group)
         wide = _wide(group.assign(fold=_dealt(group, parts, seed)), classes)
         for _, one in wide.groupby(["cohort", "subset", "repeat"], sort=False):
             known = wide[(wide["subset"] == "test") & (wide["code"] >= 0)]
@@ -644,7 +643,7 @@ def conformal_summary(
 
 # %% ../../nbs/statistics/uncertainty.ipynb #04cb8f51
 def selective_accuracy(
-    one: Scores,  # of one model and target
+    one: Scored,  # of one model and target
     threshold: float = 0.5,  # two classes: called positive from here on
 ) -> pd.DataFrame:  # a row a number of answered patients: coverage, accuracy, low, high (95 %), least (the smallest certainty answered)
     """Accuracy among the patients answered, from the most certain to all; patients of
