@@ -1,7 +1,7 @@
 # make demo   set-up, then the main job on the phantom: reports in runs/
 # make test   set-up, then the whole suite
 # make lab    set-up, then JupyterLab on the notebooks
-# make docs   set-up, then the documentation site (needs Quarto); REPORTS=runs puts the reports on it
+# make docs   set-up, then the documentation site (needs Quarto); a study shows its newest run on the phantom below runs/; REPORTS=runs puts the reports on it
 
 SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 >/dev/null 2>&1 && python3.11 -c '' 2>/dev/null && echo python3.11 || echo python3)

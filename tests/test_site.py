@@ -26,7 +26,7 @@ import readme  # noqa: E402
 from glioma_repro.patients.cohort import manifests  # noqa: E402
 from glioma_repro.patients.phantom import phantom_settings  # noqa: E402
 from glioma_repro.runs.command import _parser  # noqa: E402
-from glioma_repro.runs.execution import read_notebook  # noqa: E402
+from glioma_repro.runs.execution import read_notebook, run_view  # noqa: E402
 from glioma_repro.runs.parameters import (  # noqa: E402
     describe_parameters,
     parse_value,
@@ -154,13 +154,44 @@ def test_every_picture_has_words_for_who_cannot_see_it():
                 assert "![](" not in cell.source, f"{path.name}: a picture without alt"
 
 
+def repeated(text):
+    """What stands in every row of a table of four rows or more: a phrase that is read
+    once, above the table.
+    """
+    found = []
+    for table in re.findall(r"<table.*?</table>", text, re.DOTALL):
+        body = table.split("</thead>")[-1]
+        rows = [
+            [re.sub(r"<.*?>", "", one).strip() for one in re.findall(CELL, row)]
+            for row in re.findall(r"<tr.*?</tr>", body, re.DOTALL)
+        ]
+        same = [set(column) for column in zip(*rows)] if len(rows) > 3 else []
+        words = [column.pop() for column in same if len(column) == 1]
+        found += [one for one in words if re.match(r"(?!&)[^\W\d]\S* \S.{4,}", one)]
+    return found
+
+
+CELL = re.compile(r"<t[dh]\b[^>]*>.*?</t[dh]>", re.DOTALL)
+
+
+def test_a_phrase_in_every_row_is_seen():
+    row = "<tr><th>{}</th><td>multi-task network</td><td>0.9</td></tr>"
+    table = "<table>" + "".join(row.format(one) for one in range(4)) + "</table>"
+    assert repeated(table) == ["multi-task network"]
+    assert repeated(table.replace(row.format(3), "")) == []
+
+
 def junk_of(cell):
     """What no reader wants to see in a cell's outputs."""
     for output in cell.outputs:
         shown = "".join(output.get("text", "")) + html_of(output)
         shown += "".join(output.get("data", {}).get("text/plain", ""))
-        if re.search(r"np\.(float|int|str|bool)\w*\(", shown):
+        if re.search(r"np\.(float|u?int|str|bool)\w*\(", shown):
             yield "numpy's own words"
+        if re.search(r"\b\d+ 2, \d+ 3\b", shown):
+            yield "grades without the word"
+        if repeated(html_of(output)):
+            yield f"repeated in every row of a table: {repeated(html_of(output))}"
         if re.search(r"<tbody>\s*</tbody>", shown):
             yield "an empty table"
         if re.search(r"\d+%\|.*\| *\d+/\d+", shown):
@@ -181,7 +212,9 @@ def test_the_gallery_is_in_step_and_shows_phantoms_only(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["gallery.py", "--check"])
     assert gallery.main() == [], "run python tools/gallery.py, then tools/readme.py"
     for path in sorted((ROOT / "nbs" / "gallery").glob("*.png")):
-        assert path.stat().st_size < gallery.LARGEST, path.name
+        front = path.name == "front.png"
+        most = gallery.FRONT_LARGEST if front else gallery.LARGEST
+        assert path.stat().st_size < most, path.name
     for page, cell in cells():
         if "parameters" in cell.metadata.get("tags", []):
             given = re.search(r"^cohort = [\"'](\w+)", cell.source, re.MULTILINE)
@@ -191,7 +224,7 @@ def test_the_gallery_is_in_step_and_shows_phantoms_only(monkeypatch):
                 continue
             assert given[1].startswith(("phantom", "prognosais")), page
     read = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert read == readme.readme()
+    assert read == readme.readme() and "(nbs/gallery/front.png)" in read
     for target in re.findall(r"\]\((nbs/[^)]+)\)", read):
         assert (ROOT / target).exists(), f"README.md links to {target}"
 
@@ -224,6 +257,14 @@ def test_findings_on_real_patients_are_drawn_from_their_table(tmp_path):
             gallery.read_findings(path)
 
 
+def test_every_step_and_study_has_a_thumbnail():
+    """Tables, commands and guides may have nothing to show but words."""
+    seen = ("images/", "features/", "networks/", "methods/", "studies/")
+    lacking = [one.path for one in gallery.pages() if one.picture is None]
+    lacking = [one for one in lacking if one.startswith(seen)]
+    assert not lacking, "let a cell of the lesson show a picture, and save it"
+
+
 def words_of(text):
     """The first words of a cell, up to what nbdev may turn into a link."""
     return re.match(r"[^`\[$*<|\n]{0,60}", text)[0]
@@ -239,6 +280,7 @@ def test_nbdev_prepares_every_page_and_loses_nothing(tmp_path):
     for name in ("settings.ini", "setup.py", "pyproject.toml", "README.md"):
         shutil.copy2(ROOT / name, tmp_path)
     shutil.copy2(ROOT / "_quarto.yml", tmp_path)
+    make_run(tmp_path, "chang2018")
     told = subprocess.run(
         [sys.executable, "-c", "import nbdev.serve as s; s.proc_nbs(n_workers=2)"],
         cwd=tmp_path,
@@ -250,11 +292,140 @@ def test_nbdev_prepares_every_page_and_loses_nothing(tmp_path):
     for path in NOTEBOOKS:
         place = path.relative_to(ROOT / "nbs")
         made = json.loads((tmp_path / "_proc" / place).read_text(encoding="utf-8"))
-        text = "\n".join("".join(cell["source"]) for cell in made["cells"])
-        for cell in nbformat.read(tmp_path / "nbs" / place, as_version=4).cells[1:]:
-            if cell.cell_type == "markdown":
-                assert words_of(cell.source) in text, f"{place}: {cell.source[:60]}"
-    assert (tmp_path / "README.md").read_bytes() == (ROOT / "README.md").read_bytes()
+        assert not lost(tmp_path / "nbs" / place, made), place
+        if place.parts[0] == "studies":
+            assert not unfolded(made), place
+        if place.stem == "chang2018":
+            told = json.dumps(made)
+            assert "glioma-repro run chang2018 --cohort phantom<" in told
+            assert "what a run has said" in told
+
+
+def make_run(root, study):
+    """A run of a study on the phantom as it leaves its folder; it said one thing."""
+    ran = run_view(read_notebook(root / "nbs" / "studies" / f"{study}.ipynb"))
+    said = nbformat.v4.new_output("stream", text="what a run has said")
+    ran.cells[-1].outputs = [said]
+    folder = root / "runs" / "phantom" / study / "default"
+    folder.mkdir(parents=True)
+    nbformat.write(ran, folder / "notebook.ipynb")
+    record = {"parameters": {"cohort": "phantom", "out": "there"}}
+    results = {"study": study, "phantom": True, "record": record}
+    (folder / "results.json").write_text(json.dumps(results), encoding="utf-8")
+    (folder / ".run.json").write_text("{}", encoding="utf-8")
+
+
+def lost(path, made):
+    """The paragraphs of a notebook that its prepared page lacks. nbdev makes the page's
+    head of the first cell and drops the rest of it: title and sentence must be there.
+    """
+    texts = ["".join(cell["source"]) for cell in made["cells"]]
+    head = yaml.safe_load(texts[0].strip().strip("-"))  # title, description
+    text = "\n".join([*map(str, head.values()), *texts])
+    first, *others = nbformat.read(path, as_version=4).cells
+    parts = [part for part in first.source.split("\n\n") if part.strip()]
+    for cell in others:
+        parts += [cell.source] if cell.cell_type == "markdown" else []
+    plain = [re.sub(r"^[#>] ", "", part) for part in parts]
+    return [part[:60] for part in plain if words_of(part) not in text]
+
+
+def unfolded(made):
+    """The code of a prepared page that a reader sees before asking for it."""
+    code = [cell for cell in made["cells"] if cell["cell_type"] == "code"]
+    sources = ["".join(cell["source"]) for cell in code]
+    return [one for one in sources if one and "#| code-fold: true" not in one]
+
+
+def test_an_introduction_in_the_first_cell_is_missed(tmp_path):
+    """What made every page lose its introduction once: it stood behind the sentence."""
+    from execnb.nbio import read_nb
+    from nbdev.processors import FilterDefaults
+
+    book = nbformat.v4.new_notebook()
+    told = "# A page\n\n> A sentence.\n\nAn introduction, which nbdev drops."
+    book.cells = [nbformat.v4.new_markdown_cell(told)]
+    path = tmp_path / "page.ipynb"
+    for text, missed in (
+        (told, ["An introduction, which nbdev drops."]),
+        (told[:23], []),
+    ):
+        book.cells[0].source = text
+        book.metadata["kernelspec"] = {"name": "python3", "language": "python"}
+        nbformat.write(book, path)
+        made = read_nb(path)
+        FilterDefaults()(made)
+        assert lost(path, {"cells": made.cells}) == missed
+    assert unfolded({"cells": [{"cell_type": "code", "source": "2 + 2"}]})
+
+
+def test_docs_leave_the_readme_alone():
+    """nbdev writes a README of its own, from the first page, over an older one: so it
+    must be the newest file, and is made again afterwards.
+    """
+    lines = (ROOT / "Makefile").read_text(encoding="utf-8").splitlines()
+    rule = lines[lines.index("docs: $(INSTALLED)") + 1 :]
+    place = {
+        word: next(number for number, line in enumerate(rule) if word in line)
+        for word in ("touch README.md", "nbdev_docs", "tools/readme.py")
+    }
+    assert place["touch README.md"] < place["nbdev_docs"] < place["tools/readme.py"]
+
+
+def test_version_changelog_and_citation_are_on_every_page():
+    quarto = yaml.safe_load((ROOT / "_quarto.yml").read_text(encoding="utf-8"))
+    bar = {one["text"]: one for one in quarto["website"]["navbar"]["right"]}
+    version = settings()["version"]
+    assert bar[f"Version {version}"]["href"].endswith("/CHANGELOG.md")
+    assert f" {version}," in quarto["website"]["page-footer"]["left"]
+    page, _, place = bar["Cite"]["href"].partition("#")
+    front = (ROOT / "nbs" / page).read_text(encoding="utf-8")
+    assert f"## {place.title()}" in front
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert cited["version"] == version
+
+
+def test_a_page_can_be_taken_home_as_a_notebook():
+    quarto = yaml.safe_load((ROOT / "_quarto.yml").read_text(encoding="utf-8"))
+    assert quarto["format"]["ipynb"] == "default"
+    assert "ipynb" in quarto["format"]["html"]["format-links"]
+
+
+def lessons():
+    """Every notebook that teaches a step: its page below nbs/, its cells."""
+    for path in NOTEBOOKS:
+        place = path.relative_to(ROOT / "nbs")
+        if place.parts[0] not in ("index.ipynb", "guides", "studies"):
+            cells = nbformat.read(path, as_version=4).cells
+            yield place.as_posix(), cells
+
+
+def test_a_lesson_opens_with_what_goes_in_and_out_and_why_it_matters():
+    dull = []
+    for page, cells in lessons():
+        opening = cells[1].source
+        shown = re.search(r"```|\$\$|^\|.*\|$|!\[", opening, re.MULTILINE)
+        drawn = re.sub(r"```.*?```|\$\$.*?\$\$", "", opening, flags=re.DOTALL)
+        said = [part for part in drawn.split("\n\n") if len(part) > 120]
+        if not (shown and said):
+            dull.append(page)
+    assert not dull, f"a diagram, a formula or a table, and why it matters: {dull}"
+
+
+def test_a_lesson_ends_with_exercises_and_folded_solutions():
+    wrong = []
+    for page, cells in lessons():
+        heads = [cell.source.split("\n")[0] for cell in cells]
+        if "## Exercises" not in heads:
+            wrong.append(page)
+            continue
+        after = cells[heads.index("## Exercises") :]
+        solved = [one for one in after if '#| code-summary: "Solution"' in one.source]
+        asked = [one for one in after if re.search(r"^(\*\*)?\d\.", one.source, re.M)]
+        folded = all("#| code-fold: true" in one.source for one in solved)
+        if len(solved) < 2 or not asked or not folded:
+            wrong.append(page)
+    assert not wrong, f"two or three exercises with folded solutions: {wrong}"
 
 
 def commands():

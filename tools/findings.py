@@ -8,20 +8,13 @@ method that is a paper's own is its claim of AUROC (data_manifests/published).
 """
 
 import json
-import shlex
 import sys
 from pathlib import Path
 
 import pandas as pd
 
 from glioma_repro.patients.core import write_text
-from glioma_repro.runs.execution import (
-    read_notebook,
-)
-from glioma_repro.runs.parameters import (
-    parameters_of,
-    runnable,
-)
+from glioma_repro.runs.site import command_of
 from glioma_repro.statistics.claims import read_claims
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,19 +30,6 @@ def published_auroc(paper: str, target: str) -> float | None:
     wanted &= claims["target"] == target
     values = claims.loc[wanted, "value"].astype(float)
     return values.iloc[0] if len(values) else None
-
-
-def command_of(results: dict) -> str:
-    """What gives the run again: the parameters that are not the notebook's own."""
-    record, name = results["record"], results["study"]
-    own = parameters_of(read_notebook(runnable()[name]))
-    words = ["glioma-repro", "run", name, "--cohort", results["cohort"]]
-    if record["parameters"].get("external"):
-        words += ["--external", str(record["parameters"]["external"])]
-    for key, value in record["parameters"].items():
-        if key not in ("cohort", "external", "out") and value != own.get(key):
-            words += ["-p", key, str(value)]
-    return shlex.join(words)
 
 
 def rows_of(folder: Path) -> list[dict]:

@@ -14,6 +14,7 @@ import io
 import json
 import re
 import sys
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,18 @@ FINDINGS = (
 )
 # the picture that says most, where it is not the page's first: its number from 0
 CHOSEN = {"studies/baselines.ipynb": 1, "patients/phantom.ipynb": 5}
+# a study without saved outputs shows the picture of what it trains
+BORROWED = {
+    "studies/akkus2017.ipynb": "methods/multi_scale_cnn.ipynb",
+    "studies/chang2018.ipynb": "methods/residual_cnn.ipynb",
+    "studies/choi2021.ipynb": "methods/hybrid_cnn.ipynb",
+    "studies/vandervoort2022.ipynb": "networks/multi_task_network.ipynb",
+    "studies/liu2022.ipynb": "methods/fourteen_layer_cnn.ipynb",
+    "studies/head_to_head.ipynb": "methods/method.ipynb",
+}
+FRONT = "patients/phantom.ipynb"  # whose picture stands below "See it work", larger
+FRONT_SIZE, FRONT_LARGEST = (720, 640), 80_000  # pixels, bytes
+OTHERS = {"findings.png", "front.png"}  # in the gallery's folder, of no page
 
 
 @dataclass(frozen=True)
@@ -81,11 +94,13 @@ def page_of(path: str, floor: str) -> Page:
     cells = cells_of(ROOT / "nbs" / path)
     head = re.match(r"# (.+)\n+> (.+)", cells[0]["source"])
     found = [one for cell in cells for one in pictures_of(cell)]
-    if not found:
-        return Page(floor, path, head[1], head[2])
-    return Page(
-        floor, path, head[1], head[2], *found[min(CHOSEN.get(path, 0), len(found) - 1)]
-    )
+    if found:
+        picture = found[min(CHOSEN.get(path, 0), len(found) - 1)]
+        return Page(floor, path, head[1], head[2], *picture)
+    if path in BORROWED:
+        lender = page_of(BORROWED[path], floor)
+        return Page(floor, path, head[1], head[2], lender.picture, lender.alt)
+    return Page(floor, path, head[1], head[2])
 
 
 def pages() -> list[Page]:
@@ -98,9 +113,9 @@ def pages() -> list[Page]:
     ]
 
 
-def thumbnail(page: Page) -> bytes:
-    """A small copy of a page's picture as a PNG below 30 kB, which says what it was
-    made from.
+def thumbnail(page: Page, size=(WIDEST, TALLEST), largest=LARGEST) -> bytes:
+    """A small copy of a page's picture as a PNG, which says what it was made from; no
+    larger than `size`, in pixels, and `largest`, in bytes.
     """
     picture = Image.open(io.BytesIO(page.picture)).convert("RGBA")
     ground = Image.new("RGBA", picture.size, "white")
@@ -109,12 +124,12 @@ def thumbnail(page: Page) -> bytes:
     note.add_text("source", page.digest)
     for share, colours in ((1, 128), (1, 48), (1, 16), (0.75, 16), (0.5, 8)):
         small = picture.copy()
-        small.thumbnail((WIDEST * share, TALLEST * share), Image.Resampling.LANCZOS)
+        small.thumbnail([side * share for side in size], Image.Resampling.LANCZOS)
         made = io.BytesIO()
         small.quantize(colours).save(made, "PNG", optimize=True, pnginfo=note)
-        if made.tell() < LARGEST:
+        if made.tell() < largest:
             return made.getvalue()
-    raise SystemExit(f"{page.path}: no small copy of its picture is below 30 kB")
+    raise SystemExit(f"{page.path}: no small copy of its picture is small enough")
 
 
 def source_of(path: Path) -> str:
@@ -125,9 +140,20 @@ def source_of(path: Path) -> str:
         return picture.text.get("source", "")
 
 
-def _guides_last(page: Page) -> bool:
-    """Guides have no pictures, and stand in the opening lines already."""
-    return page.floor == "Guides"
+def alt_of(page: Page) -> str:
+    """What is seen on a page's picture, as Markdown wants it."""
+    words = page.alt or f"A picture from the page {page.title}"
+    plain = re.sub(r"[\[\]|\n]+", " ", words).strip()
+    # a small copy shows no figures, so its words give none
+    return textwrap.shorten(plain, 200, placeholder=" …")
+
+
+def front_text(page: Page) -> str:
+    """The picture of the front page: patients whom nobody has met."""
+    return (
+        f"[![{alt_of(page)}](gallery/front.png)]({page.path})\n\n"
+        "Nobody's head: the phantom, on which `make demo` runs."
+    )
 
 
 def gallery_text(found: list[Page]) -> str:
@@ -144,9 +170,7 @@ def gallery_text(found: list[Page]) -> str:
             lines += ["", f"### {floor}", "", "| | |", "|---|---|"]
         shown = ""
         if page.picture:
-            words = page.alt or f"A picture from the page {page.title}"
-            words = re.sub(r"[\[\]|\n]+", " ", words).strip()
-            shown = f"[![{words}]({page.thumbnail})]({page.path})"
+            shown = f"[![{alt_of(page)}]({page.thumbnail})]({page.path})"
         sentence = page.sentence.replace("|", "\\|")
         lines.append(f"| {shown} | **[{page.title}]({page.path})**: {sentence} |")
     return "\n".join(lines)
@@ -229,8 +253,8 @@ def cite_text() -> str:
 
 
 def write_index(texts: dict[str, str]) -> bool:
-    """Puts the texts into the front page's cells of these ids, a new one before the
-    gallery; says whether one changed.
+    """Puts the texts into the front page's cells of these ids, a new one before what
+    was found; says whether one changed.
     """
     path = ROOT / "nbs" / "index.ipynb"
     book = json.loads(path.read_text(encoding="utf-8"))
@@ -239,7 +263,7 @@ def write_index(texts: dict[str, str]) -> bool:
     for name in texts:
         if name not in known:
             fresh = {"cell_type": "markdown", "id": name, "metadata": {}, "source": []}
-            cells.insert(known.index("gallery"), fresh)
+            cells.insert(2, fresh)
     for cell in cells:
         if cell["id"] in texts:
             cell["source"] = texts[cell["id"]].splitlines(True)
@@ -273,13 +297,24 @@ def main() -> list[str]:
             stale.append(page.thumbnail)
             if not check:
                 path.write_bytes(thumbnail(page))
+    front = next(page for page in found if page.path == FRONT)
+    if source_of(folder / "front.png") != front.digest:
+        stale.append("gallery/front.png")
+        if not check:
+            (folder / "front.png").write_bytes(
+                thumbnail(front, FRONT_SIZE, FRONT_LARGEST)
+            )
     wanted = {Path(page.thumbnail).name for page in found if page.picture}
     for path in sorted(folder.glob("*.png")):
-        if path.name not in wanted | {"findings.png"}:
+        if path.name not in wanted | OTHERS:
             stale.append(f"gallery/{path.name}")
             if not check:
                 path.unlink()
-    texts = {"gallery": gallery_text(found), "cite": cite_text()}
+    texts = {
+        "front": front_text(front),
+        "gallery": gallery_text(found),
+        "cite": cite_text(),
+    }
     table = ROOT / "data_manifests" / "findings.csv"
     if table.exists():
         read = read_findings(table)

@@ -469,7 +469,9 @@ def coefficients(
     splits,  # as for run_folds
     target: str,  # a target of two classes
     method: Features,  # whose estimator ends in a linear model
-) -> pd.DataFrame:  # target, feature, coefficient (log-odds of the positive class a standard deviation), same_sign (share of folds)
+) -> (
+    pd.DataFrame
+):  # target, feature, coefficient (log-odds a standard deviation), same_sign
     """Mean coefficient over the folds' models, largest first; raises ReproError for
     more than two classes or a model without coefficients.
     """

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['BRANCHES', 'STAGES', 'layer_seed', 'answer_heads', 'residual_network', 'is_functional', 'keras_graph', 'Lowered',
-           'lower', 'raise_weights', 'operator_shares', 'layer_flops', 'layer_table', 'totals', 'multi_scale_network',
-           'resnet34', 'fourteen_layer_network']
+           'lower', 'raise_weights', 'operator_shares', 'layer_flops', 'layer_table', 'draw_layers', 'totals',
+           'multi_scale_network', 'resnet34', 'fourteen_layer_network']
 
 # %% ../../nbs/networks/networks.ipynb #e557dcce
 import os
@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 from fastcore.basics import patch
 
-from ..patients.core import ReproError, seed_of
+from ..patients.core import COLOURS, ReproError, seed_of, set_style
 
 # %% ../../nbs/networks/networks.ipynb #711c3cce
 def layer_seed(
@@ -567,7 +567,9 @@ def layer_flops(
 def layer_table(
     network,  # a Keras model or a torch module
     shape: tuple[int, ...],  # of one sample, such as (4, 32, 32)
-) -> pd.DataFrame:  # one row a layer that computes: output, kernel, stride, parameters, FLOPs, FLOPs a byte
+) -> (
+    pd.DataFrame
+):  # a row a layer: output, kernel, stride, parameters, FLOPs, FLOPs a byte
     "What every layer gives and costs, for one sample in float32."
     module, rows, hooks = lower(network).eval(), [], []
 
@@ -617,6 +619,31 @@ def layer_table(
     for hook in hooks:
         hook.remove()
     return pd.DataFrame(rows)
+
+# %% ../../nbs/networks/networks.ipynb #d7a30002
+def draw_layers(
+    layers: pd.DataFrame,  # layer; output, channels first, such as 16 x 32 x 32
+):  # matplotlib figure, with `alt`
+    "Layers as boxes: as high as the picture is wide, as wide as it has channels."
+    import matplotlib.pyplot as plt
+
+    set_style()
+    figure, axis = plt.subplots(figsize=(9, 3.2))
+    place, outputs = 0.0, list(layers["output"].astype(str))
+    for text in outputs:
+        channels, *sides = (int(side) for side in text.split(" x "))
+        width = 0.3 + 0.2 * np.log2(channels)
+        height = 1 + np.log2(sides[0]) if sides else 0.6
+        colour = COLOURS[0] if sides else COLOURS[1]
+        axis.bar(place, height, width, -height / 2, align="edge", color=colour)
+        angle = 60 if len(outputs) > 6 else 0
+        middle, below = place + width / 2, -height / 2 - 0.2
+        axis.text(middle, below, text, rotation=angle, ha="center", va="top", size=8)
+        place += width + 0.35
+    axis.set(xlim=(-0.2, place), ylim=(-6.5, 4.5))
+    axis.axis("off")
+    figure.alt = f"Boxes for {len(outputs)} layers, from {outputs[0]} to {outputs[-1]}."
+    return figure
 
 # %% ../../nbs/networks/networks.ipynb #82488fc1
 def totals(

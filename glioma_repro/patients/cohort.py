@@ -304,7 +304,8 @@ def _why_not(persons, folds):
     return (
         ""
         if not len(small)
-        else f"class {small.index[0]} has {small.iloc[0]} patients for {folds} folds: use fewer folds, or leave the class out"
+        else f"class {small.index[0]} has {small.iloc[0]} patients for {folds} folds: "
+        "use fewer folds, or leave the class out"
     )
 
 # %% ../../nbs/patients/cohort.ipynb #7c1e90a2

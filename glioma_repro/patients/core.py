@@ -10,8 +10,8 @@ __all__ = ['SEQUENCES', 'TARGETS', 'TARGET_NAMES', 'tqdm', 'LOG', 'PARTICIPANTS'
            'write_volume', 'geometry', 'check_same_grid', 'Column', 'validate_participants', 'Cohort', 'session_of',
            'identity', 'read_ids', 'Settings', 'Description', 'as_tsv', 'from_bids', 'read_cohort', 'read_participants',
            'with_sessions', 'map_cohort', 'Samples', 'SamplesFile', 'read_samples', 'Predictions', 'predictions_of',
-           'concat', 'read_typed_table', 'read_predictions', 'Measurements', 'read_measurements', 'measurements_of',
-           'set_style', 'show_images', 'real_data', 'cache_folder']
+           'concat', 'shared_words', 'read_typed_table', 'read_predictions', 'Measurements', 'read_measurements',
+           'measurements_of', 'set_style', 'show_images', 'real_data', 'cache_folder']
 
 # %% ../../nbs/patients/core.ipynb #70daa1c0
 import csv
@@ -1519,7 +1519,9 @@ def _repr_html_(self: Cohort):
         counts = self.labels(target).value_counts()
         if len(counts):
             text = ", ".join(
-                f"{counts[one]} {one}" for one in TARGETS[target] if one in counts
+                f"{counts[one]} {class_name(target, one)}"
+                for one in TARGETS[target]
+                if one in counts
             )
             rows.append(
                 (
@@ -1536,7 +1538,8 @@ def _repr_html_(self: Cohort):
         f"style='text-align:left'>{html.escape(str(b))}</td></tr>"
         for a, b in rows
     )
-    return f"<b>Cohort {html.escape(self.name)}</b>{' (phantom: no real patients)' if self.phantom else ''}<table>{body}</table>"
+    said = " (phantom: no real patients)" if self.phantom else ""
+    return f"<b>Cohort {html.escape(self.name)}</b>{said}<table>{body}</table>"
 
 # %% ../../nbs/patients/core.ipynb #4cf9dcf1
 def _short(folder):
@@ -1788,7 +1791,7 @@ def _repr_html_(self: Samples):
     lines += [
         f"{one}: "
         + ", ".join(
-            f"{count} {word}"
+            f"{count} {class_name(one, word)}"
             for word, count in self.targets[one].value_counts().sort_index().items()
         )
         for one in self.targets
@@ -1977,6 +1980,23 @@ def per_patient(self: Predictions) -> Predictions:
     )
     return Predictions(mean.assign(slice=pd.NA))
 
+# %% ../../nbs/patients/core.ipynb #5a4e0002
+def shared_words(
+    frame: pd.DataFrame,  # a table for readers
+    least: int = 3,  # rows; a shorter table stays as it is
+) -> tuple[pd.DataFrame, str]:  # without the columns that say one word; these words
+    "What all rows of a table share, as `model: age; subset: test`, and the rest of it."
+    words = {}
+    for name in frame.columns if len(frame) >= least else []:
+        values = set(frame[name].map(str)) if frame[name].notna().all() else set()
+        text = all(isinstance(one, str) for one in frame[name])
+        if text and len(values) == 1 and values != {""}:
+            words[name] = values.pop()
+    if len(words) == len(frame.columns):
+        return frame, ""
+    told = "; ".join(f"{name}: {word}" for name, word in words.items())
+    return frame.drop(columns=list(words)), told
+
 # %% ../../nbs/patients/core.ipynb #1ad61f36
 def _write_table(path, table):
     """The same table gives the same bytes: fixed columns, shortest exact decimal
@@ -2032,7 +2052,10 @@ def _repr_html_(self: Predictions):
     parts = self.table.groupby(["study", "model", "target", "subset"], dropna=False)[
         "participant_id"
     ].nunique()
-    return f"<b>Predictions</b>: {len(self)} scores{parts.rename('patients').reset_index().head(12).to_html(index=False)}"
+    table, told = shared_words(parts.rename("patients").reset_index())
+    said = html.escape(f"; {told}" if told else "")
+    shown = table.head(12).to_html(index=False)
+    return f"<b>Predictions</b>: {len(self)} scores{said}{shown}"
 
 # %% ../../nbs/patients/core.ipynb #2b18d646
 MEASUREMENTS = {
@@ -2088,7 +2111,10 @@ class Measurements:
         parts = self.table.groupby(["method", "quantity", "unit"], dropna=False)[
             "value"
         ].describe()[["count", "mean", "min", "max"]]
-        return f"<b>Measurements</b>: {len(self)} values{parts.reset_index().head(12).to_html(index=False, float_format='%.4g')}"
+        table, told = shared_words(parts.reset_index())
+        said = html.escape(f"; {told}" if told else "")
+        shown = table.head(12).to_html(index=False, float_format="%.4g")
+        return f"<b>Measurements</b>: {len(self)} values{said}{shown}"
 
 # %% ../../nbs/patients/core.ipynb #e4d9323e
 def read_measurements(path: str | Path) -> Measurements:

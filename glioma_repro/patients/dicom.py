@@ -68,7 +68,7 @@ def read_header(
     path: Path,  # any file
 ) -> (
     dict | None
-):  # the TAGS as text, with the path; of a file that is cut off the path alone; None if it is no DICOM file
+):  # the TAGS as text, and the path; cut off: the path alone; None if no DICOM
     "The tags of one DICOM file that choosing a series needs."
     try:
         with open(path, "rb") as stream:
@@ -211,7 +211,7 @@ def _number(text):
 # %% ../../nbs/patients/dicom.ipynb #6bc672af
 def series_table(
     headers: pd.DataFrame,  # from read_headers
-) -> pd.DataFrame:  # one row a series: sequence, why, files, in_plane (mm), thickness (mm), echo_time (ms), is_3d, problem
+) -> pd.DataFrame:  # one row a series: sequence, why, files, sizes (mm, ms), problem
     """What each series is and whether it is whole; the echoes of one series are told
     apart.
     """
@@ -293,7 +293,11 @@ def _gap(files):
     if len(distinct) < 4:
         return f"only {len(distinct) + 1} slices"
     if distinct.max() > 1.5 * np.median(distinct):
-        return f"half a series: {int(round(distinct.sum() / np.median(distinct))) - len(distinct)} slices are missing between the others"
+        whole = int(round(distinct.sum() / np.median(distinct)))
+        return (
+            f"half a series: {whole - len(distinct)} slices are missing between the "
+            "others"
+        )
     numbers = pd.to_numeric(files["instance"], errors="coerce").dropna().astype(int)
     if (
         len(numbers)

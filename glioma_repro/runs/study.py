@@ -48,6 +48,7 @@ from glioma_repro.patients.core import (
     project_root,
     read_cohort,
     sha256_of,
+    shared_words,
     write_json,
     write_text,
 )
@@ -491,7 +492,8 @@ def _take_key(self: Study, key, taken):
 
 def _table_block(name, caption, frame):
     "A table with its caption; a sentence where it has no row."
-    said = html.escape(caption)
+    frame, shared = shared_words(frame, least=4)
+    said = html.escape(f"{caption} In every row: {shared}." if shared else caption)
     if not len(frame):
         return f"<p><b>{name}.</b> {said} There is nothing to list.</p>"
     return (

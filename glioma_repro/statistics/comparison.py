@@ -210,7 +210,7 @@ def equivalence(
     difference: float,  # estimate of a - b
     standard_error: float,  # of it
     margin: float,  # differences up to this count as none
-) -> dict:  # p (of "they differ by the margin or more"), equivalent (at 5 %), bound: the smallest margin that would pass
+) -> dict:  # p, equivalent (at 5 %), bound: the smallest margin that would pass
     """Two one-sided tests (Schuirmann 1987): a p value above 0.05 of the usual test is
     no evidence of equality, this is.
     """
@@ -310,7 +310,7 @@ def pair(
     level: str = "patient",  # patient or slice
 ) -> tuple[
     Scored, Scored, int
-    # the same samples in the same order; how many left out because the tables disagree on
+    # the same samples in the same order; how many left out, as the tables disagree on
     # their label
 ]:
     """What both models scored, matched by identity (a TCGA barcode is one person
@@ -443,7 +443,7 @@ def compare(
     underpowered: int | None = None,  # patients a class should have
     # or slice: patients' slices are clusters, never drawn apart
     level: str = "patient",
-) -> pd.DataFrame:  # a row a group, pair, measure and test: columns of `by`, then COMPARISON; p corrected within each measure and test
+) -> pd.DataFrame:  # columns of `by`, then COMPARISON; p corrected in each measure
     """One test a measure, with its interval, on the patients both models scored; and
     the corrected resampled t over folds. Raises ReproError where sources would mix.
     """

@@ -114,7 +114,7 @@ def lesion_measures(
     smallest: int = 1,  # voxels: smaller foci are left out of both
 ) -> dict[
     str, float
-    # lesions, found, false (numbers); sensitivity, precision, f1, dice: NaN where undefined
+    # lesions, found, false (numbers); sensitivity, precision, f1, dice: NaN if undefined
 ]:
     """Foci of two masks: how many were found, and their mean Dice with what touches
     them.

@@ -559,7 +559,7 @@ def delong(
     level: float = 0.95,  # of confidence
     normal: bool = False,  # two models: the normal distribution as in pROC, not t
     clusters=None,  # (N,) whose slice each sample is
-) -> dict:  # auroc, standard_error, low, high, interval; two: auroc_a, auroc_b, difference, standard_error, low, high, z, p
+) -> dict:  # auroc, standard_error, low, high, interval; two: also difference, z, p
     """AUROC with its interval, or the paired comparison of two (DeLong 1988).
 
     Two models are judged by t with Welch's degrees of freedom, because the normal
@@ -778,7 +778,9 @@ def _one_group(table, free):
 def runs_of(
     predictions: Predictions | pd.DataFrame,  # of one model, subset and target
     level: str = "patient",  # patient: mean over slices; slice: every slice is a sample
-) -> pd.DataFrame:  # repeat, fold, seed (-1 if none), participant_id (slice), code (-1 unknown) and one column a class
+) -> (
+    pd.DataFrame
+):  # repeat, fold, seed, participant_id, code (-1 unknown), a column a class
     """One row a patient (or slice) and training, in a fixed order; raises SchemaError
     for contradictions.
     """
