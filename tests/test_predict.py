@@ -264,7 +264,7 @@ def test_one_patient_by_dicom(asked, tmp_path):
     assert main([*call, *mask, "--jobs", "1"]) == 0
     said = read_predictions(tmp_path / "a" / "predictions.csv").table
     assert (
-        set(said["participant_id"]) == {"sub-LESIONA"} and said["score"].notna().all()
+        set(said["participant_id"]) == {"sub-LESSONA"} and said["score"].notna().all()
     )
     assert (tmp_path / "a" / "report.html").exists()
 
