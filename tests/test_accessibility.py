@@ -44,6 +44,7 @@ study.headline("idh", 0.8, 0.7, 0.9, chance=0.5, published=0.9)
 study.figure("answer", plot_answer(rows), "The method and its rival.", data=rows)
 wide = pd.DataFrame({f"a long name of column {one}": [one / 7] for one in range(30)})
 study.table("wide", wide, "Wider than any screen.")
+study.table("corner", wide.iloc[:, :2].set_axis(["", "share"], axis=1), "A corner.")
 study.table("nobody", wide.iloc[:0], "Nobody.")
 study.finish()"""
 PROSE = (
@@ -53,7 +54,7 @@ PROSE = (
 
 A formula $x^2$, `code`, and a table:
 
-| what | how long |
+| | how long |
 |---|---|
 | a word | """
     + "very " * 60

@@ -407,6 +407,26 @@ def test_every_parameter_has_a_meaning():
     assert not silent, f"say behind each parameter what it means: {sorted(silent)}"
 
 
+# parameters of which a study knows all words
+CLOSED = {"precision", "protocol", "heads", "missing", "activation", "grid", "masks"}
+
+
+def test_a_closed_parameter_has_its_words_as_choices(capsys):
+    """Before, the words stood in the comment alone, and any other went into a run."""
+    open_ones = {
+        (name, one.name)
+        for name, path in notebooks().items()
+        for one in describe_parameters(read_notebook(path), name).values()
+        if one.name in CLOSED
+        if isinstance(one.default, str) and one.default not in one.choices
+    }
+    assert not open_ones, "write [one | another] at the comment's end"
+    assert main(["run", "chang2018", "-p", "precision", "bf61"]) == 1
+    assert "did you mean bf16? Known are float32, bf16" in capsys.readouterr().err
+    assert main(["run", "chang2018", "--help"]) == 0
+    assert "[float32 | bf16]" in capsys.readouterr().out
+
+
 def test_the_wheel_carries_every_notebook_manifest_and_module(monkeypatch):
     root, given = Path(__file__).parent.parent, {}
     monkeypatch.setattr(setuptools, "setup", lambda **words: given.update(words))
@@ -686,7 +706,10 @@ from IPython.display import HTML, display
 found = pd.DataFrame({"auroc": [0.812345], "low": [0.79], "high": [0.83]})
 study.table("found", found, "What was found.")
 figure, axis = plt.subplots()
+axis.plot([0, 1], label="a line")
+axis.legend()
 study.figure("late", figure, "A picture without numbers.")
+assert axis.get_legend() is None and figure.legends, "a legend on the curves"
 figure, axis = plt.subplots()
 study.figure("answer", figure, "The method and its rival.", data=found)
 study.headline("idh", 0.812345, 0.79, 0.83, chance=0.5)

@@ -39,6 +39,7 @@ from glioma_repro.patients.core import (
     concat,
     seed_of,
 )
+from ..statistics.figures import legends_beside
 from glioma_repro.statistics.measures import (
     evaluate,
     newcombe_interval,
@@ -470,18 +471,19 @@ def plot_stopping(
                 label=f"protocol {name}",
             )
             end = stated.loc[(model, name)]
-            ended = end["ended by"] == "the rule"
+            ended = "ends" if end["ended by"] == "the rule" else "never ended it"
             axis.plot(
                 end["weights of epoch"],
                 end["validation loss of the weights"],
                 "v",
                 color=colour,
                 markersize=9,
-                label=f"the stated rule {'ends here' if ended else 'never ended it'}",
+                label=f"{name}: the stated rule {ended}",
             )
         axis.set(xlabel="epoch", title=model)
         axis.legend()
-    axes[0, 0].set_ylabel("validation loss")
+    legends_beside(figure)
+    axes[0, 0].set_ylabel("validation loss\n(negative log likelihood)")
     figure.data = stops
     return figure
 
@@ -572,4 +574,5 @@ def plot_inflation(
 def _row_name(row, short):
     "Target, labels and model of a row."
     labels = "" if row.labels == "null cohort" else " labels"
-    return f"{row.target}\n{row.labels}{labels}, {short[row.model]}"
+    target = TARGET_NAMES.get(row.target, row.target)
+    return f"{target}\n{row.labels}{labels}, {short[row.model]}"

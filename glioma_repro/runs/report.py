@@ -68,11 +68,18 @@ def in_digits(
             printed = frame[value].iloc[row] if value else None
             if isinstance(printed, str):  # as a paper prints it
                 digits = len(printed.partition(".")[2])
+            elif _is_number(printed):  # no zeros that nobody measured
+                digits = min(digits, max(map(_decimals_in, (*ends, printed))))
             for name in filter(None, (value, low, high)):
                 place, number = frame.columns.get_loc(name), frame[name].iloc[row]
                 if _is_number(number):
                     shown.iat[row, place] = f"{number:.{digits}f}"
     return shown
+
+
+def _decimals_in(number):
+    "Digits after the point of a number as it was given."
+    return len(f"{number:.9f}".rstrip("0").partition(".")[2])
 
 
 def _may_be_value(column):
@@ -299,6 +306,7 @@ document.querySelectorAll("figure").forEach(one => {
 });
 document.querySelectorAll("table.sorts thead tr").forEach(row => {
   [...row.cells].forEach((head, column) => {
+    if (head.textContent.trim() === "") return;
     const button = document.createElement("button");
     button.append(...head.childNodes);
     button.onclick = () => sort(head, column);
@@ -517,7 +525,9 @@ def _body_of(cells, metadata):
     page, _ = exporter.from_notebook_node(
         nbformat.v4.new_notebook(cells=cells, metadata=metadata)
     )
-    return re.sub(r"<script[^>]*>.*?</script>", "", page, flags=re.DOTALL)
+    page = re.sub(r"<script[^>]*>.*?</script>", "", page, flags=re.DOTALL)
+    # the corner of a table heads nothing, and a screen reader would say so
+    return re.sub(r"<th[^>]*>\s*</th>", "<td></td>", page)
 
 # %% ../../nbs/runs/report.ipynb #8d798bd5
 def _with_mathml(cell):

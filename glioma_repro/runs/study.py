@@ -61,6 +61,7 @@ from glioma_repro.images.preprocess import (
     prepared,
 )
 from ..methods.method import sign_model
+from ..statistics.figures import legends_beside
 from .report import Answer, answer_html, as_csv, csv_link, table_html
 
 # %% ../../nbs/runs/study.ipynb #2b52f108
@@ -519,6 +520,7 @@ def figure(
     import matplotlib.pyplot as plt
 
     self._take_key(key, self.figures)
+    legends_beside(figure)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
     plt.close(figure)
@@ -547,7 +549,7 @@ def _figure_data(self: Study, key, data, name):
     self.figures[key]["data"] = file
     return csv_link(text, name, "numbers", file)
 
-
+# %% ../../nbs/runs/study.ipynb #80ff890b
 @patch
 def say(
     self: Study,
