@@ -442,6 +442,7 @@ def test_external_patients(tmp_path):
         "akkus2017",
         "phantom:patients=24,voxel_size=6",
         tmp_path,
+        targets="codel_1p19q,idh",
         external='site == "C"',
         configurations="3",
         ks="1",
@@ -463,3 +464,5 @@ def test_external_patients(tmp_path):
     )
     assert {one["subset"] for one in results["headline"]} == {"test", "external"}
     assert _table(results, "scored_external")["scored"].sum() == len(outside)
+    kept = {path.parent.name for path in (folder / "model").rglob("card.json")}
+    assert kept == {"codel_1p19q", "idh"}  # before, the first target's alone

@@ -4,12 +4,14 @@ scores, and the study as a user runs it.
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import SimpleITK as sitk
 
+from glioma_repro.features import location
 from glioma_repro.features.location import structures_on
 from glioma_repro.methods.catalogue import METHODS
 from glioma_repro.methods.drawing import (
@@ -394,3 +396,22 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path):
         masks = masks_out_of_fold(run, learner, splits)
         kept[-1] += b"".join(masks[one].tobytes() for one in sorted(masks))
     assert kept[0] == kept[1] and len(run.predictions)
+
+
+def test_another_image_is_laid_on_the_atlas_anew(tmp_path, monkeypatch):
+    """Before, the transform of an earlier image was taken, because it was there."""
+    people = pd.DataFrame({"participant_id": ["sub-1"]})
+    cohort, calls = Cohort("own", people, tmp_path), []
+
+    def registered(*_, **settings):
+        calls.append(settings["seed"])
+        moved = sitk.TranslationTransform(3, (float(len(calls)), 0.0, 0.0))
+        return SimpleNamespace(transform=moved)
+
+    monkeypatch.setattr(location, "register", registered)
+    for value, expected in ((1, 1), (1, 1), (2, 2)):
+        image = sitk.GetImageFromArray(np.full((4, 4, 4), value, np.float32))
+        write_volume(image, cohort.path("sub-1", "T1w"))
+        way, how = location.atlas_way("sub-1", cohort)
+        assert len(calls) == expected == way.GetParameters()[0]
+    assert how == "registered here" and len(set(calls)) == 1

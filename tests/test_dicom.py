@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import SimpleITK as sitk
 
-from glioma_repro.patients.core import ReproError
+from glioma_repro.patients.core import ReproError, read_cohort, write_volume
 from glioma_repro.patients.curation import curate
 from glioma_repro.patients.dicom import (
     choose_series,
@@ -20,6 +20,7 @@ from glioma_repro.patients.dicom import (
 )
 from glioma_repro.patients.scanner import write_dicom
 from glioma_repro.patients.curation import import_dicom
+from glioma_repro.runs.command import main
 
 T1 = {"0008|103e": "AX T1", "0018|0080": "500", "0018|0081": "10"}
 T2 = {"0008|103e": "AX T2", "0018|0080": "4000", "0018|0081": "100"}
@@ -203,6 +204,65 @@ def test_nothing_that_names_a_person_is_kept(ball, tmp_path):
     assert not any(
         word in values for word in ("SECRET", "hospital", "SCANNER7", "1960", "2020")
     )
+
+
+def test_one_command_from_own_scans_and_labels_to_a_cohort(ball, tmp_path, capsys):
+    """Before, no command took a person's own DICOM files, and a second import wrote
+    over what he had added to the table.
+    """
+    for name in ("ONE^A", "TWO^B"):
+        write_dicom(ball, tmp_path / "d" / name[:3], 1, T1, patient=name)
+    labels = tmp_path / "labels.csv"
+    labels.write_text("participant_id,idh,age\nONEA,mutant,44\nTHREE,wildtype,60\n")
+    call = ["curate", "mine", "--dicom", str(tmp_path / "d"), "--labels", str(labels)]
+    call += ["--out", str(tmp_path / "cohorts"), "--jobs", "1"]
+    assert main(call) == 0
+    cohort = read_cohort(tmp_path / "cohorts" / "mine")
+    people = cohort.participants.set_index("participant_id")
+    assert people["idh"].fillna("?").to_dict() == {
+        "sub-ONEA": "mutant",
+        "sub-TWOB": "?",
+    }
+    said = dict(cohort.problems.to_numpy().tolist())
+    assert "no row" in said["sub-TWOB"] and "no images" in said["sub-THREE"]
+    table = cohort.folder / "participants.tsv"
+    before = table.stat().st_mtime_ns
+    assert main(call) == 0 and table.stat().st_mtime_ns == before
+    text = table.read_text(encoding="utf-8")
+    table.write_text(text.replace("mutant", "wildtype"), encoding="utf-8")
+    assert main(call) == 0
+    assert read_cohort(cohort.folder).labels("idh").tolist()[0] == "wildtype"
+    # a mask that a person draws is found where the guide says
+    image = cohort.image("sub-ONEA", "T1w")
+    mask = sitk.Cast(image > image[5, 5, 5], sitk.sitkUInt8)
+    place = cohort.folder / "derivatives/manual/sub-ONEA/anat"
+    place.mkdir(parents=True)
+    write_volume(mask, place / "sub-ONEA_label-tumor_mask.nii.gz")
+    assert read_cohort(cohort.folder).mask("sub-ONEA").GetSize() == image.GetSize()
+
+
+@pytest.mark.parametrize(
+    "name, table, said",
+    [
+        ("../evil", None, "cannot be a folder's"),
+        ("brats", None, "a public download's name"),
+        ("mine", "participant_id,idh\nONEA,maybe\n", "labels.csv"),
+        ("mine", "patient,idh\nONEA,mutant\n", "participant_id"),
+        ("mine", "participant_id\nONEA\nONE^A\n", "two rows"),
+    ],
+)
+def test_own_scans_with_a_wrong_word_are_one_line(
+    ball, tmp_path, capsys, name, table, said
+):
+    write_dicom(ball, tmp_path / "d", 1, T1, patient="ONE^A")
+    call = ["curate", name, "--dicom", str(tmp_path / "d"), "--jobs", "1"]
+    call += ["--out", str(tmp_path / "cohorts")]
+    if table is not None:
+        (tmp_path / "labels.csv").write_text(table)
+        call += ["--labels", str(tmp_path / "labels.csv")]
+    assert main(call) == 1
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.startswith("glioma-repro: ") and said in told
 
 
 def test_a_folder_without_dicom_is_an_error(tmp_path):

@@ -17,6 +17,7 @@ from glioma_repro.patients.cohort import Split, patient_splits
 from glioma_repro.patients.core import TARGETS, Cohort, LeakError, ReproError, Samples
 from glioma_repro.methods.catalogue import METHODS, load_model, methods_of
 from glioma_repro.methods.classical import Features
+from glioma_repro.methods import method as method_module
 from glioma_repro.methods.method import (
     Age,
     Majority,
@@ -26,6 +27,7 @@ from glioma_repro.methods.method import (
     code_of,
     common_patients,
     dealt_labels,
+    gather_samples,
     modules_of,
     predict_cohort,
     read_model,
@@ -213,6 +215,78 @@ def test_a_fold_that_breaks_costs_itself_only(tmp_path, dies, said):
     }
     # the traceback is kept
     assert dies or "ValueError" in next(tmp_path.rglob("*.error.txt")).read_text()
+
+
+def test_two_workers_of_a_cluster_give_the_bytes_of_one_process(tmp_path):
+    """And a worker that dies costs its own fold only."""
+    dask = pytest.importorskip("dask")
+    distributed = pytest.importorskip("dask.distributed")
+    cohort, samples = made()
+    splits = patient_splits(cohort, ("idh",), folds=2, seed=0)
+    methods = [Breaks(dies=True), Age()]
+    run([Age()], cohort, samples, splits, ("idh",), folder=tmp_path / "one")
+    # a fold that killed one worker goes to no other of the cluster
+    settings = {"distributed.scheduler.allowed-failures": 0}
+    with (
+        dask.config.set(settings),
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=None
+        ) as cluster,
+    ):
+        found = run(
+            methods,
+            cohort,
+            samples,
+            splits,
+            ("idh",),
+            folder=tmp_path / "two",
+            scheduler=cluster.scheduler_address,
+        )
+    problems = found.problems.dropna(subset="fold")
+    assert problems["model"].tolist() == ["breaks"]
+    assert "the worker died" in problems["problem"].iloc[0]
+    both = [
+        {
+            path.relative_to(tmp_path / name): path.read_bytes()
+            for path in (tmp_path / name).rglob("*")
+            if path.is_file()
+            and "/age/" in path.as_posix()
+            # how long it took
+            and path.name != "cost.txt"
+        }
+        for name in ("one", "two")
+    ]
+    assert both[0] and both[0] == both[1]
+
+
+def test_samples_larger_than_memory_stay_on_disk(tmp_path, monkeypatch):
+    """Before, a fold read all its rows at once, and the branch of training that leaves
+    them on disk was never reached.
+    """
+    cohort, samples = made()
+    splits, seen = patient_splits(cohort, ("idh",), folds=2, seed=0), []
+    once = method_module._fitted
+
+    def fitted(fold, folder, train, *others):
+        seen.append(type(train.inputs))
+        return once(fold, folder, train, *others)
+
+    monkeypatch.setattr(method_module, "_fitted", fitted)
+    found = []
+    for limit in (method_module.LARGEST, 1000):
+        monkeypatch.setattr(method_module, "LARGEST", limit)
+        found.append(run([SMALL], cohort, samples, splits, ("idh",)).predictions.table)
+    assert seen == 2 * [np.ndarray] + 2 * [np.memmap]
+    assert found[0].equals(found[1])
+    # what a method makes is left on disk before the next makes its own
+    monkeypatch.setattr(
+        Age,
+        "samples",
+        lambda *_: (samples, pd.DataFrame(columns=["participant_id", "problem"])),
+    )
+    mapped, _ = gather_samples([Age()], cohort, ("idh",), folder=tmp_path)
+    for kept in (mapped["age"], mapped["age"].of(cohort.ids)):
+        assert isinstance(kept.inputs, np.memmap)
 
 
 def test_a_test_patient_teaches_nothing_not_even_how_to_fill_a_gap():
@@ -472,14 +546,11 @@ def test_every_method_of_the_catalogue_keeps_its_settings(tmp_path):
 
 
 def test_a_setting_by_position_is_the_kinds_own():
-    """Before, the second word of Oracle("age", ("age",)) was taken for the recipe, and
-    the oracle knew everything.
+    """Before, the second word of Oracle("age", ("age",)) was taken for another setting,
+    and the oracle knew everything.
     """
     assert Oracle("age as an attribute", ("age",)).attributes == ("age",)
-    assert (
-        Features("volume", ("volume",)).groups == ("volume",)
-        and Features("volume").recipe is None
-    )
+    assert Features("volume", ("volume",)).groups == ("volume",)
 
 
 def test_predict_says_who_was_in_training_and_who_is_unlike():

@@ -3,11 +3,14 @@ the study uses its images and masks.
 """
 
 import json
+from dataclasses import replace
 
 import nbformat
 import pytest
 
-from glioma_repro.patients.cohort import nearest_of
+from glioma_repro.images.preprocess import load_recipe, prepared
+from glioma_repro.methods.catalogue import load_model
+from glioma_repro.patients.cohort import manifests, nearest_of
 from glioma_repro.patients.core import ReproError, read_cohort
 from glioma_repro.patients.phantom import make_phantom
 from glioma_repro.runs.command import main
@@ -126,6 +129,34 @@ def test_images_that_are_ready_are_left(study, tmp_path):
     assert not (cohort.folder / "derivatives" / "akkus2017").exists()
 
 
+@pytest.mark.parametrize(
+    "name, recipe",
+    {
+        "baselines": "atlas",
+        "head_to_head": "atlas",
+        "liu2022": "atlas",
+        "akkus2017": "akkus2017",
+        "chang2018": "chang2018",
+        "choi2021": "choi2021",
+        "vandervoort2022": "vandervoort2022",
+    }.items(),
+)
+def test_a_plain_run_prepares_raw_images(name, recipe):
+    """Before, five of the seven took raw images as scanned, and ended in "run a recipe
+    first".
+    """
+    known = parameters_of(read_notebook(find_notebook(name)))
+    assert known["recipe"] == recipe and load_recipe(recipe).name == recipe
+
+
+def test_what_is_ready_or_has_no_scan_goes_on_without_the_recipe(tiny, monkeypatch):
+    monkeypatch.setattr("glioma_repro.images.preprocess.preprocess", None)  # not called
+    assert "no scans" in prepared(tiny, "atlas").said  # a table, or single pictures
+    for name in ("brats", "tcga-lgg-slices"):
+        ready = replace(tiny, provenance={"done": manifests()[name].done})
+        assert "images are ready" in prepared(ready, "atlas").said
+
+
 def test_tracebacks_stay_in_the_run_folder(study, raw, tmp_path):
     """A patient who fails for no foreseen reason: one line in the report, the traceback
     in problems.log.
@@ -158,3 +189,6 @@ def test_baselines_goes_the_whole_way(quick, tmp_path):
     said = results_of(tmp_path / few.name / "baselines" / "x")
     assert "quick" in said["statements"]["images"]
     assert read_cohort(few.folder).using("quick").mask_source == "quick"
+    # before, its models had no scores out of fold: predict could say nothing of them
+    kept = load_model(tmp_path / few.name / "baselines" / "x" / "model" / "age")
+    assert "idh" in kept.about["cross_validated"]["auroc"] and kept.tested is not None

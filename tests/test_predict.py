@@ -14,6 +14,7 @@ from glioma_repro.images.preprocess import load_recipe, recipe_from
 from glioma_repro.methods.catalogue import load_model
 from glioma_repro.methods.method import Age, keep_model, run_folds, sign_model
 from glioma_repro.methods.residual_cnn import ResidualCNN
+from glioma_repro.methods.segmentation_unet import SegmentationUNet
 from glioma_repro.networks.training import Training
 from glioma_repro.patients.cohort import patient_splits, split_external
 from glioma_repro.patients.core import (
@@ -24,6 +25,7 @@ from glioma_repro.patients.core import (
     write_text,
 )
 from glioma_repro.patients.phantom import make_phantom
+from glioma_repro.patients.scanner import write_dicom
 from glioma_repro.runs.command import main
 from glioma_repro.runs.prediction import (
     drawn_on,
@@ -209,3 +211,95 @@ def test_a_folder_of_others_is_not_touched(asked, tmp_path):
     with pytest.raises(ReproError, match="other files"):
         one_patient(tmp_path / "images", {"T1w": apart.path(apart.ids[0], "T1w")})
     assert (tmp_path / "images" / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_model_that_draws_shows_its_outline_and_links_its_mask(asked, tmp_path):
+    """Before, a pure segmenter ended in an IndexError, and no page knew of a mask."""
+    _, patients, apart, _ = asked
+    training = Training(epochs=1, batch=2, optimizer="adam", balance="none")
+    unet = SegmentationUNet(training=training, augment=None, size=16, width=2, levels=2)
+    model = unet.fit(unet.samples(patients.subset(patients.ids[:3]), jobs=1)[0])
+    model.save(tmp_path / "model")
+    one = apart.ids[0]
+    page = predict(tmp_path / "model", apart.subset([one]), tmp_path / "a", jobs=1)
+    mask = f"masks/{one}_label-tumor_mask.nii.gz"
+    text = page.read_text(encoding="utf-8")
+    assert f"<a href='{mask}'>" in text and (tmp_path / "a" / mask).exists()
+    assert "data:image/png" in text and "Dice with the mask that was given" in text
+    assert "scores nothing" in text
+    predict(tmp_path / "model", apart, tmp_path / "b", jobs=1)
+    own = tmp_path / "b" / "patients" / f"{one}.html"
+    assert f"<a href='../{mask}'>" in own.read_text(encoding="utf-8")
+    assert not len(read_predictions(tmp_path / "b" / "predictions.csv"))
+
+
+SERIES = {
+    "T1w": {"0008|103e": "AX T1", "0018|0080": "500", "0018|0081": "10"},
+    "ce-gadolinium_T1w": {
+        "0008|103e": "AX T1 +C",
+        "0018|0080": "500",
+        "0018|0081": "10",
+        "0018|0010": "Gadovist",
+    },
+    "T2w": {"0008|103e": "AX T2 TSE", "0018|0080": "4000", "0018|0081": "100"},
+    "FLAIR": {
+        "0008|103e": "AX FLAIR",
+        "0018|0080": "9000",
+        "0018|0081": "120",
+        "0018|0082": "2500",
+    },
+}
+
+
+def test_one_patient_by_dicom(asked, tmp_path):
+    """Before, the importer was looked for in a module that has none."""
+    home, _, apart, _ = asked
+    one = apart.ids[0]
+    for number, (name, tags) in enumerate(SERIES.items(), 1):
+        image = apart.image(one, name)
+        write_dicom(image, tmp_path / "scans" / name, number, tags)
+    call = ["predict", "--model", str(home / "runs" / "model" / "chang2018")]
+    call += ["--dicom", str(tmp_path / "scans"), "--out", str(tmp_path / "a")]
+    mask = ["--mask", str(apart.path(one, "label-tumor_mask", apart.mask_method))]
+    assert main([*call, *mask, "--jobs", "1"]) == 0
+    said = read_predictions(tmp_path / "a" / "predictions.csv").table
+    assert (
+        set(said["participant_id"]) == {"sub-LESSONA"} and said["score"].notna().all()
+    )
+    assert (tmp_path / "a" / "report.html").exists()
+
+
+def test_brainix_lacks_the_post_contrast_t1w(asked, downloads, tmp_path, capsys):
+    scans = downloads / "brainix_dicom"
+    if not scans.is_dir():
+        pytest.skip("brainix_dicom is not among the downloads")
+    call = ["predict", "--model", str(asked[0] / "runs" / "model" / "chang2018")]
+    assert main([*call, "--dicom", str(scans), "--out", str(tmp_path / "a")]) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "no T1w post-contrast" in said and "was trained on" in said
+
+
+@pytest.mark.parametrize(
+    "given, said",
+    [
+        (["--cohort", "p", "--patient", "x"], "--patient and --stripped belong"),
+        (["--dicom", "p", "--stripped"], "--patient and --stripped belong"),
+        (["--cohort", "p", "--age", "0"], "--mask and --age belong"),
+    ],
+)
+def test_an_option_that_would_not_be_read_is_refused(asked, given, said, capsys):
+    model = str(asked[0] / "runs" / "model" / "age")
+    assert main(["predict", "--model", model, *given]) == 1
+    assert said in capsys.readouterr().err
+
+
+def test_a_model_of_a_phantom_asked_about_a_person_says_wiring(asked, tmp_path):
+    home, _, apart, _ = asked
+    model = tmp_path / "model"
+    shutil.copytree(home / "runs" / "model" / "age", model)
+    sign_model(model, phantom=True)
+    person = replace(apart, phantom=False)
+    page = predict(model, person, tmp_path / "a", jobs=1).read_text(encoding="utf-8")
+    assert "A wiring test" in page
+    page = predict(model, apart, tmp_path / "b", jobs=1).read_text(encoding="utf-8")
+    assert "A phantom" in page and "A wiring test" not in page

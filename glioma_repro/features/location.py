@@ -23,13 +23,13 @@ from glioma_repro.features.radiomics import (
     run_pyradiomics,
 )
 from ..images.patient import read_patient
+from ..images.preprocess import produce
 from glioma_repro.images.registration import (
     LEVELS,
     read_transform,
     register,
     resample,
     template,
-    write_transform,
 )
 from ..patients.anatomy import LOBES
 from ..patients.anatomy import lobe_of
@@ -41,6 +41,7 @@ from glioma_repro.patients.core import (
     map_cohort,
     read_volume,
     seed_of,
+    sha256_of,
 )
 
 # %% ../../nbs/features/location.ipynb #cb3a35c8
@@ -110,36 +111,47 @@ def atlas_way(
     where = "location" if cohort.space is None else f"location-{cohort.space}"
     name = "from-image_to-MNI152NLin2009aSym_mode-image_xfm"
     path = cohort.path(participant_id, name, where, ".tfm")
-    if not path.exists():
-        image = _whole_brain(participant_id, cohort)
-        fixed, brain = template(2.0)
-        kind = "affine" if cohort.done.get("stripped") else "atlas"
-        fixed = (
-            fixed * sitk.Cast(brain, fixed.GetPixelID()) if kind == "affine" else fixed
-        )
-        found = register(
-            fixed,
-            image,
-            kind,
-            mask=brain,
-            bins=64,
-            levels=LEVELS[:2],
-            seed=seed_of(seed, participant_id, "location"),
-            participant_id=participant_id,
-        )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_transform(found.transform, path)
+    suffix = _clearest(participant_id, cohort)
+    kind = "affine" if cohort.done.get("stripped") else "atlas"
+    drawn = seed_of(seed, participant_id, "location")
+    inputs = {suffix: sha256_of(cohort.path(participant_id, suffix))}
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+    def make():
+        image = sitk.Cast(cohort.image(participant_id, suffix), sitk.sitkFloat32)
+        return _laid_on(image, kind, drawn, participant_id), {}
+
+    produce(path, "location", dict(kind=kind, seed=drawn), inputs, make)
     return read_transform(path, participant_id), "registered here"
 
 
-def _whole_brain(participant_id, cohort):
+def _laid_on(image, kind, seed, participant_id):
+    "The transform from the template to a head, or to a brain without its skull."
+    fixed, brain = template(2.0)
+    if kind == "affine":
+        fixed = fixed * sitk.Cast(brain, fixed.GetPixelID())
+    found = register(
+        fixed,
+        image,
+        kind,
+        mask=brain,
+        bins=64,
+        levels=LEVELS[:2],
+        seed=seed,
+        participant_id=participant_id,
+    )
+    return found.transform
+
+
+def _clearest(participant_id, cohort):
     "The sequence that shows anatomy best."
+    there = cohort.sequences(participant_id)
     for name in ("ce-gadolinium_T1w", "T1w", "T2w", "FLAIR"):
-        if name in cohort.sequences(participant_id):
-            return sitk.Cast(cohort.image(participant_id, name), sitk.sitkFloat32)
+        if name in there:
+            return name
     raise PatientError(participant_id, "no image to find its place in the atlas by")
 
-
+# %% ../../nbs/features/location.ipynb #c85abce9
 def structures_on(
     participant_id: str,  # sub-X
     cohort: Cohort,  # in the space to look at

@@ -1065,6 +1065,9 @@ def prepared(
             f"the recipe {recipe.name} is not run on them."
         )
         return Prepared(cohort, said, None)
+    if not _has_scans(cohort):
+        said = f"There are no scans of {', '.join(SEQUENCES)}: no recipe is run."
+        return Prepared(cohort, said, None)
     result = preprocess(cohort, recipe, jobs, scheduler, seed)
     made = result.summary[["files_made", "files_kept"]].sum()
     said = (
@@ -1075,6 +1078,11 @@ def prepared(
     )
     problems = pd.concat([cohort.problems, result.problems], ignore_index=True)
     return Prepared(replace(result.cohort, problems=problems), said, result)
+
+
+def _has_scans(cohort):
+    "Whether anybody has an image of a sequence: pictures and tables have none."
+    return cohort.folder is not None and any(map(cohort.sequences, cohort.ids))
 
 # %% ../../nbs/images/preprocess.ipynb #dfc9cf37
 def done_in_words(

@@ -567,5 +567,4 @@ PUBLISHED = MultiTaskCNN(
     width=32,
     smooth=3,
     checkpointing=True,
-    recipe="vandervoort2022",
 )  # what the published network was; device="cuda" is left to the caller

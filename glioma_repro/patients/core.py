@@ -1418,6 +1418,8 @@ def read_cohort(
     settings = {"name": folder.name} | _described_settings(
         folder / "dataset_description.json"
     )
+    if not settings.get("mask_method") and (folder / "derivatives/manual").is_dir():
+        settings["mask_method"] = "manual"  # where a person's masks stand
     if os.path.lexists(folder / "problems.tsv"):
         problems = read_text_table(
             folder / "problems.tsv", required=("participant_id", "problem")
@@ -1657,8 +1659,9 @@ def of(
     self: Samples,
     participants,  # participant_ids
 ) -> Samples:
-    "The samples of some patients."
-    return self.take(self.table["participant_id"].isin(list(participants)).to_numpy())
+    "The samples of some patients; of everybody, the same without a copy."
+    rows = self.table["participant_id"].isin(list(participants)).to_numpy()
+    return self if rows.all() else self.take(rows)
 
 
 @patch

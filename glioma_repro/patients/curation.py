@@ -6,7 +6,8 @@
 __all__ = ['MOST_MEMBERS', 'MOST_BYTES', 'MOST_RATIO', 'SMALL_BYTES', 'SMALLEST', 'LAYOUTS', 'unpack', 'find_file', 'read_table',
            'read_labels', 'find_tcga_slices', 'read_picture', 'slice_numbers', 'stack_slices', 'import_tcga_slices',
            'brats_files', 'find_brats', 'brats_names', 'known_as', 'import_brats', 'find_yes_no', 'import_yes_no',
-           'curate', 'import_cases', 'import_dicom', 'corrections', 'with_corrections', 'show_patients', 'summary']
+           'curate', 'import_cases', 'import_dicom', 'curate_dicom', 'corrections', 'with_corrections', 'show_patients',
+           'summary']
 
 # %% ../../nbs/patients/curation.ipynb #037c22aa
 import csv
@@ -37,7 +38,13 @@ import pandas as pd
 import SimpleITK as sitk
 from PIL import Image, ImageOps
 
-from .cohort import Manifest, include, manifest_of, map_columns
+from glioma_repro.patients.cohort import (
+    Manifest,
+    include,
+    manifest_of,
+    manifests,
+    map_columns,
+)
 from glioma_repro.patients.core import (
     SEQUENCES,
     TARGET_NAMES,
@@ -50,6 +57,7 @@ from glioma_repro.patients.core import (
     atomic_path,
     check_same_grid,
     fingerprint,
+    from_bids,
     identity,
     inside,
     log_to,
@@ -59,6 +67,7 @@ from glioma_repro.patients.core import (
     read_volume,
     sha256_of,
     show_images,
+    validate_participants,
     write_json,
     write_text,
 )
@@ -982,16 +991,22 @@ def curate(
         )
         raise ReproError(f"cohort {name} {why}: {manifest.source['by_hand']}")
     folder = Path(out) / manifest.name
+    with _writing(folder, Path(source), manifest.mask_method):
+        roots = _roots(Path(source), Path(out))
+        return _curated(manifest, roots, folder, jobs, overwrite)
+
+
+@contextmanager
+def _writing(folder, source, mask_method=None):
+    """The data set for us alone, without what a killed process left half written;
+    raises ReproError for a disk that is full or not there.
+    """
     try:
-        _check_places(Path(source), Path(out))
+        _check_places(source, folder.parent)
         with _stoppable(), _alone(folder.with_name(f".{folder.name}.lock"), folder):
-            _clean(
-                folder,
-                folder / "derivatives" / "curation",
-                folder / "derivatives" / (manifest.mask_method or "curation"),
-            )
-            roots = _roots(Path(source), Path(out))
-            return _curated(manifest, roots, folder, jobs, overwrite)
+            for name in ("", "derivatives/curation", f"derivatives/{mask_method}"):
+                _clean(folder / name)
+            yield
     except OSError as error:
         raise ReproError(
             f"{error.filename or folder}: {error.strerror or error}; what is done is "
@@ -1262,11 +1277,16 @@ def import_dicom(
     folder: str | Path,  # the BIDS data set to make
     name: str = "dicom",  # the cohort's name
     jobs: int | None = None,  # patients at a time; all cores if None
+    labels: str | Path | None = None,  # CSV or TSV with participant_id; none if None
+    overwrite: bool = False,  # make again what a person changed in the data set
 ) -> Cohort:
     """A folder of DICOM files without a manifest as a BIDS data set; a second call does
-    nothing. Raises ReproError if nobody could be imported.
+    nothing. Raises ReproError if nobody could be imported, SchemaError for a table that
+    cannot be read.
     """
+    known = None if labels is None else _own_labels(labels)  # before the long work
     cases, problems, _ = find_dicom([Path(source)], jobs)
+    cases = [replace(one, overwrite=overwrite) for one in cases]
     records, failed = import_cases(cases, "dicom", Path(folder), jobs, name)
     problems += failed + [
         (one, note) for one, record in records.items() for note in record["notes"]
@@ -1276,15 +1296,67 @@ def import_dicom(
             f"no patient below {source} could be imported; the first: "
             f"{': '.join(problems[0])}"
         )
-    cohort = Cohort(
-        name,
-        pd.DataFrame({"participant_id": list(records)}),
-        Path(folder),
-        f"Imported from DICOM: {len(records)} patients",
-        problems=pd.DataFrame(problems, columns=["participant_id", "problem"]),
-    )
-    cohort.write()
-    return cohort
+    title = f"Imported from DICOM: {len(records)} patients"
+    table, unlabelled = _with_own_labels(list(records), known, labels)
+    made = Cohort(name, table, Path(folder), title, mask_method="manual")
+    plain = made.participants
+    made, corrected = (made, []) if overwrite else with_corrections(made)
+    problems += unlabelled + corrected
+    _say_by_hand(problems)
+    problems = pd.DataFrame(problems, columns=["participant_id", "problem"])
+    return _write_if_new(replace(made, problems=problems), plain, _disagreements({}))
+
+
+def _own_labels(path):
+    """A table of one's own by participant_id; raises SchemaError for a word that the
+    data set does not know, and for two rows that are one patient.
+    """
+    table = read_table(path, "participant_id")
+    table["participant_id"] = [participant_label(one) for one in table.index]
+    named_twice = table["participant_id"][table["participant_id"].duplicated()]
+    if len(named_twice):
+        raise SchemaError(f"{path}: {named_twice.iloc[0]} has two rows; keep one")
+    return validate_participants(from_bids(table.reset_index(drop=True)), str(path))
+
+
+def _with_own_labels(ids, known, path):
+    "The participants table, and who is in the one and not in the other."
+    table = pd.DataFrame({"participant_id": ids})
+    if known is None:
+        return table, []
+    problems = [
+        (one, f"kept, but {Path(path).name} has no row of this patient")
+        for one in ids
+        if one not in set(known["participant_id"])
+    ]
+    problems += [
+        (one, f"left out: {Path(path).name} has a row, but there are no images")
+        for one in known["participant_id"]
+        if one not in ids
+    ]
+    return table.merge(known, on="participant_id", how="left"), problems
+
+# %% ../../nbs/patients/curation.ipynb #ec45ad35
+def curate_dicom(
+    name: str,  # what to call the cohort
+    source: str | Path,  # folder with DICOM files
+    out: str | Path,  # OUT/NAME becomes the data set
+    labels: str | Path | None = None,  # CSV or TSV with participant_id; none if None
+    jobs: int | None = None,  # patients at a time; all cores if None
+    overwrite: bool = False,  # make again what a person changed in the data set
+) -> Cohort:
+    """DICOM files of one's own as a BIDS data set, as `curate` makes one of a public
+    download. Raises ReproError for a name that is taken or leads out of the folder.
+    """
+    if name in manifests():
+        raise ReproError(f"{name} is a public download's name; choose another")
+    if not re.fullmatch(r"[\w-]+", name):
+        raise ReproError(
+            f"the name {name[:80]!r} cannot be a folder's; use letters, digits and '-'"
+        )
+    folder = Path(out) / name
+    with _writing(folder, Path(source), "manual"):
+        return import_dicom(source, folder, name, jobs, labels, overwrite)
 
 # %% ../../nbs/patients/curation.ipynb #b5f3c9d3
 def corrections(

@@ -51,11 +51,22 @@ def _parser():
     )
     one.add_argument("name", help="of a cohort; or imagenet: networks' weights")
     one.add_argument("--out", help="for OUT/NAME; downloads, imagenet: the cache")
+    _curate_parser(commands)
+    run = _run_parser(commands, plain)
+    _later_parsers(commands)
+    return parser, run
+
+
+def _curate_parser(commands):
+    "The grammar of `curate`."
     one = commands.add_parser(
-        "curate", help="turn a public download into a BIDS data set"
+        "curate", help="turn a public download, or DICOM files, into a BIDS data set"
     )
-    one.add_argument("name")
-    one.add_argument("--source", required=True, help="the folder as downloaded")
+    one.add_argument("name", help="of a known cohort; with --dicom your own word")
+    given = one.add_mutually_exclusive_group(required=True)
+    given.add_argument("--source", help="the folder as downloaded")
+    given.add_argument("--dicom", help="a folder of your own with DICOM files")
+    one.add_argument("--labels", help="with --dicom: a table with a row a patient")
     one.add_argument("--out", default="cohorts", help="OUT/NAME becomes the data set")
     one.add_argument(
         "--jobs",
@@ -67,9 +78,6 @@ def _parser():
         action="store_true",
         help="make again what a person changed in the data set",
     )
-    run = _run_parser(commands, plain)
-    _later_parsers(commands)
-    return parser, run
 
 # %% ../../nbs/runs/command.ipynb #bead911d
 def _later_parsers(commands):
@@ -93,9 +101,11 @@ def _later_parsers(commands):
     )
     one.add_argument("--mask", help="one patient's tumour mask, on an image's grid")
     one.add_argument("--age", type=float, help="one patient's age (years)")
-    one.add_argument("--patient", default="patient", help="what to call the patient")
+    one.add_argument("--patient", help="with --image: what to call the patient")
     one.add_argument(
-        "--stripped", action="store_true", help="the images are without the skull"
+        "--stripped",
+        action="store_true",
+        help="with --image: the images are without the skull",
     )
     one.add_argument(
         "--recipe", help="another recipe than the model's; none: images as they are"
@@ -313,6 +323,7 @@ def _stoppable():
 
 def _curation_command(args):
     from glioma_repro.patients import curation, download
+    from glioma_repro.patients.core import ReproError
 
     if args.command == "fetch" and args.name == "imagenet":
         from glioma_repro.networks.pretrained import fetch_imagenet
@@ -322,9 +333,17 @@ def _curation_command(args):
     if args.command == "fetch":
         print(download.fetch(args.name, args.out or "downloads"))
         return 0
-    made = curation.curate(
-        args.name, args.source, args.out, jobs=args.jobs, overwrite=args.overwrite
-    )
+    ways = dict(jobs=args.jobs, overwrite=args.overwrite)
+    if args.dicom is not None:
+        made = curation.curate_dicom(
+            args.name, args.dicom, args.out, args.labels, **ways
+        )
+    elif args.labels is not None:
+        raise ReproError(
+            "--labels belongs to --dicom; a known cohort's manifest names its tables"
+        )
+    else:
+        made = curation.curate(args.name, args.source, args.out, **ways)
     left_out = set(made.problems["participant_id"]) - set(made.ids)
     more = f"; {made.folder / 'problems.tsv'} says more" if len(made.problems) else ""
     print(f"{made.folder}: {len(made)} patients, {len(left_out)} left out{more}")
@@ -375,11 +394,8 @@ def _asked_about(args):
     from glioma_repro.runs.prediction import dicom_patient, one_patient
     from glioma_repro.runs.study import open_cohort
 
+    _check_options(args)
     if args.cohort is not None:
-        if args.mask or args.age is not None:
-            raise ReproError(
-                "--mask and --age belong to one patient; a cohort has its own"
-            )
         return open_cohort(args.cohort)
     place = Path(args.out) / "images"
     if args.dicom is not None:
@@ -387,9 +403,22 @@ def _asked_about(args):
     pairs = [text.partition("=")[::2] for text in args.image]
     if any(not file for _, file in pairs) or len(dict(pairs)) < len(pairs):
         raise ReproError("--image is SEQUENCE=FILE, each sequence once: T1w=a.nii.gz")
-    return one_patient(
-        place, dict(pairs), args.mask, args.age, args.patient, args.stripped
-    )
+    name = "patient" if args.patient is None else args.patient
+    return one_patient(place, dict(pairs), args.mask, args.age, name, args.stripped)
+
+
+def _check_options(args):
+    "Raises ReproError for an option that this way of asking would not read."
+    from glioma_repro.patients.core import ReproError
+
+    of_one = args.mask is not None or args.age is not None
+    if args.cohort is not None and of_one:
+        raise ReproError("--mask and --age belong to one patient; a cohort has its own")
+    if args.image is None and (args.patient is not None or args.stripped):
+        raise ReproError(
+            "--patient and --stripped belong to --image; a cohort and DICOM files name "
+            "their patients, and a cohort says itself what was done to its images"
+        )
 
 # %% ../../nbs/runs/command.ipynb #e351730e
 def _do(args, run_parser):

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['known_models', 'find_model', 'models_table', 'sequence_named', 'same_grid', 'drawn_on', 'one_patient',
-           'dicom_patient', 'recipe_of', 'prepared_for', 'sets_of', 'worth_of', 'seen_by', 'scores_table', 'Asked',
-           'patient_page', 'overview_page', 'predict', 'with_what_it_needs']
+           'dicom_patient', 'recipe_of', 'prepared_for', 'with_what_it_needs', 'sets_of', 'worth_of', 'seen_by',
+           'scores_table', 'Asked', 'patient_page', 'overview_page', 'predict']
 
 # %% ../../nbs/runs/prediction.ipynb #1ca37419
 import base64
@@ -21,7 +21,7 @@ import pandas as pd
 import SimpleITK as sitk
 from threadpoolctl import threadpool_limits
 
-from ..images.patient import read_patient
+from ..images.patient import read_patient, turned
 from glioma_repro.images.preprocess import (
     Prepared,
     Recipe,
@@ -29,9 +29,10 @@ from glioma_repro.images.preprocess import (
     prepared,
     recipe_from,
 )
+from ..images.registration import resample
 from ..images.slices import show_slices
 from ..methods.catalogue import load_model
-from ..methods.drawing import write_masks
+from ..methods.drawing import empty_masks, mask_file, write_masks
 from glioma_repro.methods.method import (
     Model,
     Predicted,
@@ -59,8 +60,10 @@ from glioma_repro.patients.core import (
     write_text,
     write_volume,
 )
+from ..patients.curation import import_dicom
 from ..patients.files import nearest_of, read_json
 from .report import _STYLE, in_words, two_digits
+from ..statistics.masks import mask_measures
 from ..statistics.uncertainty import conformal_sets
 
 # %% ../../nbs/runs/prediction.ipynb #9ca5bb63
@@ -161,9 +164,14 @@ def drawn_on(
     mask: sitk.Image,  # the tumour
     participant_id: str,  # whom an error shall name
 ) -> str:  # the sequence
-    "The image whose grid the mask has; raises PatientError with all the geometries."
-    order = sorted(images, key=lambda one: one != "ce-gadolinium_T1w")
-    found = next((one for one in order if same_grid(images[one], mask)), None)
+    """The image whose grid the mask has, whichever way their axes point; raises
+    PatientError with all the geometries.
+    """
+    order, drawn = (
+        sorted(images, key=lambda one: one != "ce-gadolinium_T1w"),
+        turned(mask),
+    )
+    found = next((one for one in order if same_grid(turned(images[one]), drawn)), None)
     if found is None:
         known = "; ".join(f"{one}: {geometry(image)}" for one, image in images.items())
         raise PatientError(
@@ -221,6 +229,7 @@ def _of_one(folder, one, volumes, mask, age, done):
         done["drawn_on"], method = drawn_on(volumes, image, one), "given"
         place = folder / "derivatives" / method / one / "anat"
         whole = sitk.Cast(image > 0, sitk.sitkUInt8)
+        whole = resample(whole, volumes[done["drawn_on"]], interpolation="nearest")
         write_volume(whole, place / f"{one}_label-tumor_mask.nii.gz")
     table = pd.DataFrame({"participant_id": [one], "age": [age]})
     cohort = Cohort("newcomer", table, folder, "One patient", mask_method=method)
@@ -236,15 +245,15 @@ def dicom_patient(
     age: float | None = None,  # years
 ) -> Cohort:
     "A patient's DICOM folder as a cohort; raises ReproError where there are several."
-    from glioma_repro.patients.dicom import import_dicom
-
     if not Path(source).is_dir():
         raise ReproError(f"{source} is no folder")
+    _emptied(Path(folder), fingerprint(str(Path(source).resolve())))
     cohort = import_dicom(source, folder, "newcomer", 1)
     if len(cohort) > 1:
         raise ReproError(
             f"{source} holds {len(cohort)} patients ({', '.join(cohort.ids[:3])}, …): "
-            "make a cohort of them (glioma-repro curate) and give --cohort"
+            "make a cohort of them (glioma-repro curate NAME --dicom FOLDER) and give "
+            "--cohort"
         )
     one = cohort.ids[0]
     volumes = {name: cohort.image(one, name) for name in cohort.sequences(one)}
@@ -286,6 +295,62 @@ def prepared_for(
         raw = replace(cohort, space=None, drawn=None)
         cohort = replace(raw, provenance=cohort.provenance | {"done": done})
     return prepared(cohort, own, jobs)
+
+# %% ../../nbs/runs/prediction.ipynb #5fe18591
+def with_what_it_needs(
+    model: Model,  # that will be asked
+    cohort: Cohort,  # whom
+) -> tuple[Cohort, pd.DataFrame]:  # who can be asked; participant_id, problem
+    """Who has what a model cannot do without; raises ReproError if nobody has: its
+    sequences, the tumour's mask where it looks at images, the age where it sees nothing
+    else.
+    """
+    cohort, nobody = _with_sequences(model, cohort)
+    needed = model.method.outlined and not set(model.names) <= {"age", "nothing"}
+    if needed and cohort.mask_source is None:
+        raise ReproError(
+            f"model {model.method.name} looks at the tumour, and cohort {cohort.name} "
+            "has no tumour masks: give one (--mask FILE), drawn on one of the images"
+        )
+    if set(model.names) != {"age"}:
+        return cohort, nobody
+    table = cohort.participants
+    known = table["age"].notna() if "age" in table else table["participant_id"].isna()
+    without = dict.fromkeys(
+        table.loc[~known, "participant_id"],
+        f"the age is not known, and {model.method.name} sees nothing else: give it "
+        "(--age YEARS, or the column age of participants.tsv)",
+    )
+    return _but_for(cohort, without, "age is known")
+
+
+def _with_sequences(model, cohort):
+    "Who has the sequences, where the model fills in none that is missing."
+    wanted = [name for name in model.names if name in SEQUENCES]
+    parts = [model.method, getattr(model.method, "segmenter", None)]
+    fills = {getattr(part, "missing", None) for part in parts} & {"impute", "blank"}
+    without = {}
+    for one in cohort.ids if wanted and not fills else ():
+        there = cohort.sequences(one)
+        lacking = [SEQUENCES[name] for name in wanted if name not in there]
+        if lacking:
+            without[one] = (
+                f"no {', no '.join(lacking)}: {model.method.name} was trained on "
+                f"{', '.join(SEQUENCES[name] for name in wanted)}"
+            )
+    return _but_for(cohort, without, "has the model's sequences")
+
+
+def _but_for(cohort, without, rule):
+    """The others, and participant_id, problem of those without; raises ReproError if
+    nobody is left.
+    """
+    if without and len(without) == len(cohort):
+        one, problem = next(iter(without.items()))
+        raise ReproError(f"{one}: {problem}")
+    rows = pd.DataFrame(without.items(), columns=["participant_id", "problem"])
+    keep = [one for one in cohort.ids if one not in without]
+    return (cohort.subset(keep, rule) if without else cohort), rows
 
 # %% ../../nbs/runs/prediction.ipynb #f8f658cd
 def sets_of(
@@ -364,22 +429,38 @@ def seen_by(
     cohort: Cohort,  # in the space that was looked at
     participant_id: str,  # sub-X
 ):  # matplotlib figure; None where the model sees no picture
-    "What a model saw of a patient."
+    "What a model saw of a patient, and the outline that it drew."
     samples = answer.samples
-    if np.ndim(samples.inputs) == 4 and "area" in samples.table:
-        return show_slices(samples, [participant_id])
-    if np.ndim(samples.inputs) != 2 or set(samples.names) <= {"age", "nothing"}:
+    drawn = (answer.scores.masks or {}).get(participant_id)
+    if set(samples.names) <= {"age", "nothing"}:
         return None
+    if np.ndim(samples.inputs) == 4 and drawn is None:
+        return _pictures_seen(samples, participant_id)
     patient = read_patient(participant_id, cohort, tumour="known")
-    mask = None if patient.tumour is None else sitk.GetArrayFromImage(patient.tumour)
-    shown = patient.region if mask is None else mask
+    outlines = {"given": _given_mask(patient), "drawn by\nthe model": drawn}
+    outlines = {title: mask for title, mask in outlines.items() if mask is not None}
+    shown = next(filter(np.any, outlines.values()), patient.region)
     place = int(np.argmax((shown > 0).sum((1, 2))))
     row = {
         SEQUENCES[name]: sitk.GetArrayFromImage(image)[place]
         for name, image in patient.images.items()
     }
-    outline = None if mask is None else {participant_id: mask[place]}
-    return show_images({participant_id: row}, outline)
+    rows = dict.fromkeys(outlines or [participant_id], row)
+    return show_images(rows, {title: mask[place] for title, mask in outlines.items()})
+
+
+def _pictures_seen(samples, participant_id):
+    "The channels of the largest slice, or of the only picture."
+    if "area" in samples.table:
+        return show_slices(samples, [participant_id])
+    picture = samples.of([participant_id]).inputs[0]
+    names = [SEQUENCES.get(name, name) for name in samples.names]
+    return show_images({participant_id: dict(zip(names, picture))})
+
+
+def _given_mask(patient):
+    "The voxels of a mask that was given; None where none was."
+    return None if patient.tumour is None else sitk.GetArrayFromImage(patient.tumour)
 
 
 def _picture(figure, text):
@@ -405,7 +486,9 @@ def scores_table(
     sets: pd.DataFrame,  # of sets_of
     participant_id: str,  # whom
 ) -> pd.DataFrame:  # a row a target
-    "The scores of one patient, as the page shows them."
+    "The scores of one patient, as the page shows them; none of a model that draws."
+    if not model.classes:
+        return pd.DataFrame()
     table, rows = predictions.per_patient().table, []
     for target, words in model.classes.items():
         mine = table[(table["target"] == target)]
@@ -480,10 +563,28 @@ class Asked:
         "Who was scored."
         return self.answer.samples.table["participant_id"].drop_duplicates().tolist()
 
+    @property
+    def whose(self) -> str:
+        "What a reader has to know of the data first; empty where all is real."
+        if self.ready.cohort.phantom:
+            return "A phantom, made by a computer: nobody's data."
+        if (self.model.about.get("made") or {}).get("phantom"):
+            return (
+                "A wiring test: the model learned from a phantom, made by a computer, "
+                "and knows nothing of real patients."
+            )
+        return ""
+
+    def drawn(self, participant_id: str) -> np.ndarray | None:
+        "The mask that the model drew; None where it draws none."
+        return (self.answer.scores.masks or {}).get(participant_id)
+
     def notes(self, participant_id: str) -> list[str]:
         "What one should know of a patient before reading the scores."
         table = self.answer.notes
-        said = table.loc[table["participant_id"] == participant_id, "note"].tolist()
+        mine = table.loc[table["participant_id"] == participant_id, "note"]
+        long = "ce-gadolinium_T1w"  # BIDS' word; the page has a shorter one
+        said = [one.replace(long, SEQUENCES[long]) for one in mine]
         number = len(self.model.about.get("ranges", {}))
         inside = f"within the training patients' range in all {number} quantities"
         outside = any("outside the training" in one for one in said)
@@ -496,9 +597,11 @@ class Asked:
         "Changes when the page would."
         table = self.answer.predictions.table
         mine = table[table["participant_id"] == participant_id]
+        drawn = self.drawn(participant_id)
         return fingerprint(
             self.card,
             mine.to_csv(),
+            None if drawn is None else np.packbits(drawn).tobytes().hex(),
             self.notes(participant_id),
             self.ready.said.split(":")[0],
             sha256_of(Path(__file__)) if "__file__" in globals() else "",
@@ -508,27 +611,54 @@ class Asked:
 def patient_page(
     asked: Asked,  # everything
     participant_id: str,  # whom
+    home: str = "",  # the way from the page to the folder of the answer
 ) -> str:  # HTML
     "The page of one patient."
-    model, cohort = asked.model, asked.ready.cohort
-    table = scores_table(model, asked.answer.predictions, asked.sets, participant_id)
-    whose = "This patient is a phantom, nobody's data." if cohort.phantom else ""
-    parts = [_BANNER.format(whose), "<h2>Scores</h2>", _frame(table)]
-    parts.append("<h2>What they are worth</h2>")
-    for target in model.classes:
-        parts.append(f"<h3>{html.escape(TARGET_NAMES.get(target, target))}</h3>")
-        parts.append(_listing(worth_of(model, target)))
+    parts = [_BANNER.format(asked.whose), *_scores_part(asked, participant_id)]
+    parts += _drawn_part(asked, participant_id, home)
     parts.append("<h2>This patient</h2>" + _listing(asked.notes(participant_id)))
     parts.append("<h2>What the model saw</h2>")
-    figure = seen_by(asked.answer, cohort, participant_id)
+    figure = seen_by(asked.answer, asked.ready.cohort, participant_id)
     text = "The images that went into the model; the tumour's mask is outlined."
     parts += [_picture(figure, text), *_preparation(asked, participant_id)]
     parts += _card_part(asked)
-    return _whole_page(
-        f"{participant_id} by {model.method.name}", parts, asked.mark(participant_id)
-    )
+    name = asked.model.method.name
+    mark = asked.mark(participant_id)
+    return _whole_page(f"{participant_id} by {name}", parts, mark)
+
+# %% ../../nbs/runs/prediction.ipynb #f372cedb
+def _scores_part(asked, participant_id):
+    "The scores, and what they are worth."
+    model, parts = asked.model, ["<h2>Scores</h2>"]
+    if not model.classes:
+        return [*parts, "<p>This model scores nothing: it draws the tumour.</p>"]
+    table = scores_table(model, asked.answer.predictions, asked.sets, participant_id)
+    parts += [_frame(table), "<h2>What they are worth</h2>"]
+    for target in model.classes:
+        parts.append(f"<h3>{html.escape(TARGET_NAMES.get(target, target))}</h3>")
+        parts.append(_listing(worth_of(model, target)))
+    return parts
 
 
+def _drawn_part(asked, participant_id, home):
+    "The mask of a model that draws: its size, its file, and how it fits a given one."
+    mask = asked.drawn(participant_id)
+    if mask is None:
+        return []
+    said = empty_masks({participant_id: mask})["problem"].tolist()
+    patient = read_patient(participant_id, asked.ready.cohort, tumour="known")
+    if not said and asked.ready.cohort.voxel_size_known:
+        millilitres = mask.sum() * np.prod(patient.grid.GetSpacing()) / 1000
+        said.append(f"{millilitres:.1f} ml, outlined in the pictures below")
+    given = _given_mask(patient)
+    if given is not None:
+        agreement = two_digits(mask_measures(given, mask)["dice"])
+        said.append(f"Dice with the mask that was given: {agreement} (1 is the same)")
+    place = html.escape(mask_file(f"{home}masks", participant_id).as_posix())
+    link = f"<p>The mask on the images' grid: <a href='{place}'>{place}</a></p>"
+    return ["<h2>The tumour that it drew</h2>", _listing(said), link]
+
+# %% ../../nbs/runs/prediction.ipynb #99b36b80
 def _preparation(asked, participant_id):
     "How the patient's images were prepared."
     ready, parts = asked.ready, [f"<p>{html.escape(asked.ready.said)}</p>"]
@@ -587,10 +717,12 @@ def overview_page(
         cells = {row["asked"]: row["scores"] for row in table.to_dict("records")}
         link = f"<a href='{html.escape(links[one])}'>{html.escape(one)}</a>"
         said = [note.split(":")[0] for note in asked.notes(one)]
+        if asked.drawn(one) is not None:
+            place = html.escape(mask_file("masks", one).as_posix())
+            cells["drawn"] = f"<a href='{place}'>mask</a>"
         rows.append({"patient": link, **cells, "note": html.escape("; ".join(said))})
     body = pd.DataFrame(rows).to_html(index=False, border=0, escape=False)
-    whose = "These patients are a phantom." if asked.ready.cohort.phantom else ""
-    parts = [_BANNER.format(whose), f"<figure class='table'>{body}</figure>"]
+    parts = [_BANNER.format(asked.whose), f"<figure class='table'>{body}</figure>"]
     for target in asked.model.classes:
         parts.append(f"<h2>{html.escape(TARGET_NAMES.get(target, target))}</h2>")
         parts.append(_listing(worth_of(asked.model, target)))
@@ -627,38 +759,6 @@ def predict(
         _write_masks(asked, out / "masks")
         return _write_pages(asked, out, problems)
 
-
-def with_what_it_needs(
-    model: Model,  # that will be asked
-    cohort: Cohort,  # whom
-) -> tuple[Cohort, pd.DataFrame]:  # who can be asked; participant_id, problem
-    """Who has what a model cannot do without; raises ReproError if nobody has: the
-    tumour's mask where it looks at images, the age where it sees nothing else.
-    """
-    nobody = pd.DataFrame(columns=["participant_id", "problem"])
-    needed = model.method.outlined and not set(model.names) <= {"age", "nothing"}
-    if needed and cohort.mask_source is None:
-        raise ReproError(
-            f"model {model.method.name} looks at the tumour, and cohort {cohort.name} "
-            "has no tumour masks: give one (--mask FILE), drawn on one of the images"
-        )
-    if set(model.names) != {"age"}:
-        return cohort, nobody
-    table = cohort.participants
-    known = table["age"].notna() if "age" in table else table["participant_id"].isna()
-    problem = (
-        f"the age is not known, and {model.method.name} sees nothing else: give it "
-        "(--age YEARS, or the column age of participants.tsv)"
-    )
-    without = table.loc[~known, "participant_id"].tolist()
-    if not known.any():
-        raise ReproError(f"{', '.join(without[:3])}: {problem}")
-    if not without:
-        return cohort, nobody
-    rows = pd.DataFrame({"participant_id": without, "problem": problem})
-    keep = table.loc[known, "participant_id"].tolist()
-    return cohort.subset(keep, "age is known"), rows
-
 # %% ../../nbs/runs/prediction.ipynb #878382b1
 def _write_pages(asked, out, problems):
     "A page a patient that is not there yet, and one for all where there are several."
@@ -671,7 +771,7 @@ def _write_pages(asked, out, problems):
         if path.exists() and _mark_in(path) == asked.mark(one):
             continue
         try:
-            write_text(path, patient_page(asked, one))
+            write_text(path, patient_page(asked, one, "../"))
         except PatientError as error:  # the pictures of one: the others go on
             failed.append((one, error.problem))
     more = pd.DataFrame(failed, columns=["participant_id", "problem"])
@@ -688,7 +788,7 @@ def _mark_in(path):
 
 def _write_masks(asked, folder):
     "The masks of a method that draws, on the grid of the images that it saw."
-    masks = asked.answer.scores.masks or {}
-    known = {one: masks[one] for one in asked.ids if one in masks}
+    known = {one: asked.drawn(one) for one in asked.ids}
+    known = {one: mask for one, mask in known.items() if mask is not None}
     if known:
         write_masks(asked.ready.cohort, known, folder)

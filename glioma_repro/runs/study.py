@@ -399,11 +399,6 @@ def _prepare(self: Study):
         cohort = getattr(self, part)
         if cohort is None:
             continue
-        if cohort.folder is None:
-            raise ReproError(
-                f"cohort {cohort.name} is a table without images: no recipe can be "
-                "run on it (-p recipe none)"
-            )
         made = prepared(cohort, given["recipe"], seed=given.get("seed") or 0, **ways)
         self.prepared[kind] = made
         setattr(self, part, made.cohort)
