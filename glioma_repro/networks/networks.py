@@ -136,6 +136,18 @@ class _Same(torch.nn.Module):
         return torch.nn.functional.pad(x, sides, value=self.fill) if any(sides) else x
 
 
+class _Every(torch.nn.Module):
+    "Every n-th pixel along each axis."
+
+    def __init__(self, strides):
+        super().__init__()
+        self.strides = strides
+
+    def forward(self, x):
+        down, across = self.strides
+        return x[:, :, ::down, ::across]
+
+
 class _Call(torch.nn.Module):
     "A function, as a module."
 
@@ -172,13 +184,20 @@ def _lower_convolution(layer):
         if depthwise
         else (kernel[2] * layer.groups, kernel[3])
     )
-    same = layer.padding == "same"
-    even = same and all(k % 2 for k in layer.kernel_size) and set(layer.strides) == {1}
+    same, strides, steps = layer.padding == "same", tuple(layer.strides), []
+    if set(layer.kernel_size) == {1} and set(strides) != {1}:
+        # torch's own stride writes past its memory for few channels on AVX2 processors
+        steps.append(_Every(strides))
+        strides = (1, 1)
+    even = same and all(k % 2 for k in layer.kernel_size) and set(strides) == {1}
+    if same and not even:
+        sizes = zip(layer.kernel_size, layer.dilation_rate)
+        steps.append(_Same([d * (k - 1) + 1 for k, d in sizes], strides))
     made = torch.nn.Conv2d(
         incoming,
         outgoing,
         layer.kernel_size,
-        layer.strides,
+        strides,
         bias=layer.use_bias,
         dilation=layer.dilation_rate,
         groups=kernel[2] if depthwise else layer.groups,
@@ -187,19 +206,6 @@ def _lower_convolution(layer):
         ]
         if even
         else 0,
-    )
-    steps = (
-        []
-        if even or not same
-        else [
-            _Same(
-                [
-                    d * (k - 1) + 1
-                    for k, d in zip(layer.kernel_size, layer.dilation_rate)
-                ],
-                layer.strides,
-            )
-        ]
     )
     return [*steps, made, _activation(layer.activation)]
 
