@@ -399,10 +399,11 @@ def verdict_of(
     sure = table["p (by person, Holm)"] < 0.05
     better = (sure & (table["difference"] > 0)).sum()
     worse = (sure & (table["difference"] < 0)).sum()
+    left = len(table) - better - worse
     return (
         f"Of {len(table)} pretrained rivals the network from scratch is better than "
-        f"{better} and worse than {worse} (by person, Holm, p < 0.05); "
-        f"{len(table) - better - worse} are not told apart"
+        f"{better or 'none'} and worse than {worse or 'none'} (by person, Holm, "
+        f"p < 0.05); not told apart: {left or 'none'}"
     )
 
 # %% ../../nbs/methods/picture_study.ipynb #854a9b74

@@ -247,7 +247,7 @@ pre { white-space: pre-wrap; } math { max-width: 100%; overflow-x: auto; }
 figure { margin: 1rem 0; } figcaption { margin: .4rem 0; }
 .output_html p { margin: .5rem 0; }
 .wide, .output_html { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .85rem; overflow-wrap: normal;
+table { border-collapse: collapse; font-size: .85rem; overflow-wrap: break-word;
   font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .5rem; text-align: left !important; max-width: 26rem;
   border-bottom: 1px solid var(--line); vertical-align: top; }
