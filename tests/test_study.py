@@ -608,6 +608,20 @@ def test_a_stopped_run_leaves_no_process_and_goes_on_from_whole_checkpoints(
     )
 
 
+def test_who_fell_out_is_a_table_and_nobody_is_a_sentence(tiny, tmp_path):
+    toy = notebook(
+        tmp_path / "toy.ipynb",
+        "from dataclasses import replace\n"
+        "fell = replace(study.cohort, flow=[('age known', 5, ['sub-x'])])\n"
+        "kept = replace(study.cohort, flow=[('age known', 4, [])])\n"
+        "assert study.inclusion(fell) and not study.inclusion(kept)",
+    )
+    folder = run(toy, tiny.folder, tmp_path / "runs")
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    assert results["tables"]["flow"]["rows"] == [["age known", 5, 1, 4, "sub-x"]]
+    assert results["statements"]["flow"] == "Nobody fell out: all 4 patients are used."
+
+
 def test_a_checkpoint_of_other_data_is_not_used(tiny, toy, tmp_path):
     work = tmp_path / "runs" / "tiny" / "toy" / ".default.work" / "checkpoints"
     work.mkdir(parents=True)

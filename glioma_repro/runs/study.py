@@ -29,6 +29,7 @@ import pandas as pd
 from fastcore.basics import patch
 
 from glioma_repro.patients.cohort import (
+    flow_table,
     manifests,
     nearest_of,
     read_mapped,
@@ -583,6 +584,21 @@ def problems(
         )
         for row in frame.itertuples()
     ]
+
+# %% ../../nbs/runs/study.ipynb #5d1f7a20
+@patch
+def inclusion(
+    self: Study,
+    cohort: Cohort,  # those who are left
+) -> bool:  # whether anybody fell out
+    "Who fell out at which rule; one sentence where nobody did."
+    flow = flow_table(cohort)
+    fell = bool(flow["excluded"].sum())
+    if fell:
+        self.table("flow", flow, "Inclusion: who fell out at which rule.")
+    else:
+        self.say("flow", f"Nobody fell out: all {len(cohort)} patients are used.")
+    return fell
 
 # %% ../../nbs/runs/study.ipynb #c33f94b0
 @patch
