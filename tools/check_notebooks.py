@@ -145,7 +145,7 @@ def problems(path: Path) -> list[str]:
     code = [cell for cell in cells if cell["cell_type"] == "code"]
     found = []
     tagged = sum("parameters" in cell["metadata"].get("tags", []) for cell in code)
-    if tagged != 1 and path.name != "index.ipynb" and "guides" not in path.parts:
+    if tagged != 1 and path.name != "index.ipynb":
         found.append(f"{tagged} cells tagged 'parameters'; one is expected")
     outputs = [output for cell in code for output in cell["outputs"]]
     if any(output["output_type"] == "error" for output in outputs):
