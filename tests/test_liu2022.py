@@ -50,20 +50,25 @@ def head(number, tumor):
     return np.clip(picture, 0, 255).astype(np.uint8)
 
 
+def heads_in(place, number):
+    "The folder, with heads below `in`; every second has a tumour."
+    for word in ("yes", "no"):
+        (place / "in" / word).mkdir(parents=True)
+    for one in range(number):
+        word = "yes" if one % 2 else "no"
+        picture = Image.fromarray(head(one, one % 2))
+        picture.save(place / "in" / word / f"{one}.png")
+    return place
+
+
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
     "20 heads, four of them twice, one of them in both folders, curated."
-    place = tmp_path_factory.mktemp("pictures")
-    for word in ("yes", "no"):
-        (place / "in" / word).mkdir(parents=True)
-    for number in range(20):
+    place = heads_in(tmp_path_factory.mktemp("pictures"), 20)
+    for number in range(4):
         word = "yes" if number % 2 else "no"
-        Image.fromarray(head(number, number % 2)).save(
-            place / "in" / word / f"{number}.png"
-        )
-        if number < 4:
-            again = Image.fromarray(head(number, number % 2)).resize((170, 160))
-            again.save(place / "in" / word / f"{number}b.jpg", quality=95)
+        again = Image.fromarray(head(number, number % 2)).resize((170, 160))
+        again.save(place / "in" / word / f"{number}b.jpg", quality=95)
     both = Image.fromarray(head(99, False))
     for word in ("yes", "no"):
         both.save(place / "in" / word / "same.png")
@@ -73,14 +78,7 @@ def pictures(tmp_path_factory):
 @pytest.fixture(scope="module")
 def odd_files(tmp_path_factory):
     "12 heads, no two alike, and files of kinds that a collection from the web has."
-    place = tmp_path_factory.mktemp("odd")
-    for word in ("yes", "no"):
-        (place / "in" / word).mkdir(parents=True)
-    for number in range(12):
-        word = "yes" if number % 2 else "no"
-        Image.fromarray(head(number, number % 2)).save(
-            place / "in" / word / f"{number}.png"
-        )
+    place = heads_in(tmp_path_factory.mktemp("odd"), 12)
     yes = place / "in" / "yes"
     whole = Image.fromarray(head(50, True))
     whole.save(yes / "cut.jpg", quality=95)
@@ -173,7 +171,10 @@ def test_tables_and_verdicts_stand_on_the_same_numbers(folder):
     wide = table.wide()
     right = (wide["present"] >= 0.5) == (wide["label"] == "present")
     assert own.at[("all", "accuracy"), "value"] == pytest.approx(right.mean())
-    assert len(as_table(results, "deviations")["item"].unique()) == 21
+    deviations = as_table(results, "deviations")
+    assert len(deviations["item"].unique()) == 21
+    learned = deviations.set_index("what")["here"]["how they learn"]
+    assert learned.startswith("from scratch") and "1 epochs" in learned
     assert {"table1", "figure3", "chosen_tumor", "matched_tumor"} <= set(
         results["tables"]
     )
@@ -267,6 +268,12 @@ def test_a_cohort_with_volumes_by_patient(tmp_path):
     assert "was not tested" in results["statements"]["claim_idh"]
     steps = as_table(results, "deviations")["what"]
     assert steps.str.contains("of volumes").sum() == 3
+    # the words say what was run: patients are persons, and the folds were two
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "18 patients, 2 folds by person." in page and " persons, 2 folds" not in page
+    assert "2 folds, stratified" in page and "three folds" not in page
+    learned = as_table(results, "deviations").set_index("what")["here"]
+    assert learned["how they learn"] == "none: no weights on this machine"
     table = read_predictions(folder / "predictions.csv").table
     network = table[(table["model"] == "14-layer CNN") & (table["subset"] == "test")]
     assert network.groupby("participant_id")["fold"].nunique().max() == 1
