@@ -21,6 +21,7 @@ from glioma_repro.patients.core import (
 )
 from glioma_repro.patients.curation import curate
 from glioma_repro.runs.execution import run
+from glioma_repro.runs.parameters import find_notebook, parameters_of, read_cells
 
 SMALL = dict(
     size=128,
@@ -305,12 +306,25 @@ def test_it_stands_in_head_to_head(tmp_path):
     assert (folder / "model" / "liu2022" / "card.json").exists()
 
 
-def test_the_halves_of_the_benchmark_leave_each_other_alone(tmp_path, monkeypatch):
+@pytest.fixture
+def benchmark(monkeypatch):
+    "benchmarks/liu2022.py as a module."
     place = Path(__file__).parents[1] / "benchmarks"
     monkeypatch.syspath_prepend(str(place))
     made = importlib.util.spec_from_file_location("bench", place / "liu2022.py")
-    benchmark = importlib.util.module_from_spec(made)
-    made.loader.exec_module(benchmark)
+    module = importlib.util.module_from_spec(made)
+    made.loader.exec_module(module)
+    return module
+
+
+def test_the_core_of_the_benchmark_is_that_of_the_study(benchmark):
+    study = parameters_of(read_cells(find_notebook("liu2022")))
+    assert benchmark.read_arguments(["--core", "COHORT"]).size == study["size"]
+    assert benchmark.read_arguments([]).size == 256  # the paper's
+    assert benchmark.read_arguments(["--core", "COHORT", "--size", "64"]).size == 64
+
+
+def test_the_halves_of_the_benchmark_leave_each_other_alone(tmp_path, benchmark):
     path = tmp_path / "liu2022.md"
     benchmark.kept("Training against Keras", ["first"], path)
     benchmark.kept("The core", ["minutes"], path)
