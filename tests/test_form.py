@@ -125,24 +125,30 @@ LOOPS = {"run_folds", "run_protocols"}  # what a cluster's workers can do
 
 def loops_without(source, setting):
     "Lines of the calls of LOOPS that do not get a setting, by name or in a dict."
-    tree, given = ast.parse(source), set()
+    tree, holders = ast.parse(source), set()
+    calls = [one for one in ast.walk(tree) if isinstance(one, ast.Call)]
+    dicts = [one for one in calls if getattr(one.func, "id", "") == "dict"]
 
-    def has(node):
-        "Whether the setting stands in an expression, or a name that holds it."
-        return any(
-            isinstance(one, ast.keyword)
-            and one.arg == setting
-            or isinstance(one, ast.Name)
-            and one.id in given
-            for one in ast.walk(node)
-        )
+    def holds(node):
+        "Whether a dict, or a union of some, has the setting."
+        if isinstance(node, ast.BinOp):
+            return holds(node.left) or holds(node.right)
+        if isinstance(node, ast.Name):
+            return node.id in holders
+        return node in dicts and any(one.arg == setting for one in node.keywords)
 
     for node in ast.walk(tree):
-        if isinstance(node, ast.Assign) and has(node.value):
-            given |= {one.id for one in node.targets if isinstance(one, ast.Name)}
-    calls = [one for one in ast.walk(tree) if isinstance(one, ast.Call)]
-    loops = [one for one in calls if getattr(one.func, "id", "") in LOOPS]
-    return [one.lineno for one in loops if not any(map(has, one.keywords))]
+        if isinstance(node, ast.Assign) and holds(node.value):
+            holders |= {one.id for one in node.targets if isinstance(one, ast.Name)}
+    return [
+        call.lineno
+        for call in calls
+        if getattr(call.func, "id", "") in LOOPS
+        and not any(
+            one.arg == setting or one.arg is None and holds(one.value)
+            for one in call.keywords
+        )
+    ]
 
 
 def test_every_loop_of_a_study_goes_to_the_cluster_that_is_named():
