@@ -520,10 +520,11 @@ def epoch_curve(
 def slice_calls(
     part: Predictions,  # of one model, protocol and draw; two classes
 ) -> pd.DataFrame:  # participant_id, slice, label, positive, score, call, right
-    """What each slice is and what it is called, by the rule of `evaluate`; `positive`
-    says whether it is of the second class, `score` is that class's.
+    """What each slice of known label is and what it is called, by the rule of
+    `evaluate`; `positive`: it is of the second class; `score` is that class's.
     """
     wide = part.wide()
+    wide = wide[wide["label"].notna()]
     classes = list(wide.columns[-2:])
     calls = called(wide[classes].to_numpy(float))
     return wide[["participant_id", "slice", "label"]].assign(
