@@ -244,9 +244,7 @@ def test_without_copies_and_with_dealt_labels(odd_files, tmp_path):
     assert "No two pictures are copies" in results["statements"]["pairs"]
     assert "pairs" not in results["figures"]
     null = as_table(results, "null").set_index("model")
-    # a deal that leaves a fold with one class cannot be learned
-    assert null.at["14-layer CNN", "trainings"] == 1
-    assert null.at["shortcut", "trainings"] in (2, 3)
+    assert null["trainings"].to_dict() == {"14-layer CNN": 1, "shortcut": 3}
     assert np.allclose(null["smallest p"], 1 / (1 + null["trainings"]))
     assert (null["p"] >= null["smallest p"]).all()
 
