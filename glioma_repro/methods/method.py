@@ -168,6 +168,11 @@ class Method:
         return self
 
     @property
+    def fills_gaps(self) -> bool:
+        "Whether a patient who lacks a sequence can be asked about all the same."
+        return False
+
+    @property
     def source(self):
         "What the samples are made of: methods with equal sources share their samples."
         return self
