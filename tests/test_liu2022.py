@@ -244,7 +244,8 @@ def test_without_copies_and_with_dealt_labels(odd_files, tmp_path):
     assert "No two pictures are copies" in results["statements"]["pairs"]
     assert "pairs" not in results["figures"]
     null = as_table(results, "null").set_index("model")
-    assert null["trainings"].to_dict() == {"14-layer CNN": 1, "shortcut": 3}
+    # one of the shortcut's three deals leaves its training parts with one class
+    assert null["trainings"].to_dict() == {"14-layer CNN": 1, "shortcut": 2}
     assert np.allclose(null["smallest p"], 1 / (1 + null["trainings"]))
     assert (null["p"] >= null["smallest p"]).all()
 
