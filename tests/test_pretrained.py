@@ -117,6 +117,7 @@ class Broken(SimpleHTTPRequestHandler):
 @pytest.fixture
 def served(tmp_path):
     "A server with two files, and the manifest that lists them."
+    Broken.asked.clear()  # what another test asked for
     source = tmp_path / "served"
     source.mkdir()
     handler = functools.partial(Broken, directory=str(source))
