@@ -134,7 +134,7 @@ def test_three_classes_are_one_line_each():
 
 def first_number(text):
     """The figure before its interval, in as many digits as that allows."""
-    return float(re.search(r"([\d.]+) \(", text)[1])
+    return float(re.search(r"([\d.]+) \[", text)[1])
 
 
 def test_repeats_are_averaged_a_patient():

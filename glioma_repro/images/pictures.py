@@ -234,7 +234,7 @@ def signatures_apart(
 
 def without_twins(
     external: Cohort,  # pictures kept apart
-    copies: pd.DataFrame,  # of copies_among: development pictures, then signatures_apart
+    copies: pd.DataFrame,  # of copies_among, of signatures_of | signatures_apart
 ) -> Cohort:  # copies joined
     """The external pictures of which no copy is among the development pictures; the
     others are listed in `problems`. Raises ReproError if none is left.

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
+from ..statistics.figures import figure_words
 from ..statistics.measures import drawn_limits, within_folds
 from glioma_repro.patients.core import (
     COLOURS,
@@ -20,6 +21,7 @@ from glioma_repro.patients.core import (
     Cohort,
     ReproError,
     Samples,
+    describe_figure,
     generator,
     seed_of,
     set_style,
@@ -547,8 +549,20 @@ def plot_importances(
         axis.set_title(title_of.get(target, target))
         axis.set_yticks(range(len(groups)), groups)
     figure.supxlabel("fall of the AUROC when shuffled", fontsize=11)
-    figure.data = table
-    return figure
+    return describe_figure(figure, _importance_words(table, title_of), table)
+
+
+def _importance_words(table, title_of, most=3):
+    "The groups that matter most, target by target."
+    words = []
+    for target, part in table.groupby("target", sort=False):
+        first = part.sort_values("drop", ascending=False).head(most)
+        falls = [
+            f"{row.group} {figure_words(row.drop, row.low, row.high)}"
+            for row in first.itertuples()
+        ]
+        words.append(f"{title_of.get(target, target)}: {', '.join(falls)}")
+    return f"Fall of the AUROC when shuffled, the largest: {'; '.join(words)}."
 
 # %% ../../nbs/methods/classical.ipynb #3e44d701
 SETS = {

@@ -13,7 +13,6 @@ import joblib
 import numpy as np
 import pandas as pd
 
-from .answer import figure_words
 from .classical import Features, Retraining
 from .method import code_of, fingerprint_of
 from glioma_repro.patients.core import (
@@ -22,6 +21,7 @@ from glioma_repro.patients.core import (
     Cohort,
     Samples,
     cores,
+    describe_figure,
     fingerprint,
     made_before,
     processes,
@@ -30,6 +30,7 @@ from glioma_repro.patients.core import (
     tqdm,
 )
 from ..statistics.comparison import correct_many, permutation_test
+from ..statistics.figures import figure_words
 
 # %% ../../nbs/methods/classical_results.ipynb #c1a55007
 def classes_by(
@@ -189,25 +190,40 @@ def plot_models(
     figure, axes = plt.subplots(
         1, len(targets), figsize=size, sharey=True, squeeze=False
     )
+    points = _points_drawn(scores, inside, names, targets)
     for axis, target in zip(axes[0], targets):
-        _one_target(axis, target, scores, inside, names)
+        _one_target(axis, target, points[points["target"] == target], names)
     handles, labels = axes[0][-1].get_legend_handles_labels()
     if len(labels) > 1:
         figure.legend(handles, labels, loc="outside upper right", ncols=2)
     figure.supxlabel("AUROC with 95 % interval", fontsize=11)
-    figure.data = inside
-    return figure
+    words = [
+        f"{TARGET_NAMES[row.target]}, {row.model} {row.place} "
+        + figure_words(row.value, row.low, row.high)
+        for row in points.itertuples()
+    ]
+    return describe_figure(figure, f"AUROC. {'; '.join(words)}.", points)
+
+
+def _points_drawn(scores, inside, names, targets):
+    "A row a point: within folds first, then external."
+    within = inside.rename(columns={"auroc_within_folds": "value"})
+    apart = scores[(scores["subset"] == "external") & (scores["measure"] == "auroc")]
+    parts = [within.assign(place="within folds"), apart.assign(place="external")]
+    columns = ["target", "model", "place", "value", "low", "high"]
+    points = pd.concat([part[columns] for part in parts if len(part)])
+    shown = points["target"].isin(targets) & points["model"].isin(names)
+    return points[shown].reset_index(drop=True)
 
 # %% ../../nbs/methods/classical_results.ipynb #c1a55019
-def _one_target(axis, target, scores, inside, names):
+def _one_target(axis, target, points, names):
     "The panel of one target."
-    own = inside[inside["target"] == target].set_index("model")
-    own = own.rename(columns={"auroc_within_folds": "value"})
-    apart = scores[(scores["subset"] == "external") & (scores["measure"] == "auroc")]
-    apart = apart[apart["target"] == target].set_index("model")
-    _points(axis, own.reindex(names), 0, (COLOURS[0], "o", "within folds"))
-    if len(apart):
-        _points(axis, apart.reindex(names), 0.25, (COLOURS[5], "s", "external"))
+    looks = {
+        "within folds": (0, (COLOURS[0], "o", "within folds")),
+        "external": (0.25, (COLOURS[5], "s", "external")),
+    }
+    for place, part in points.groupby("place", sort=False):
+        _points(axis, part.set_index("model").reindex(names), *looks[place])
     axis.axvline(0.5, color="0.5", linestyle=":", linewidth=1)
     axis.set(
         title=TARGET_NAMES[target],

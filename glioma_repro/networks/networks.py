@@ -18,7 +18,13 @@ import pandas as pd
 import torch
 from fastcore.basics import patch
 
-from ..patients.core import COLOURS, ReproError, seed_of, set_style
+from glioma_repro.patients.core import (
+    COLOURS,
+    ReproError,
+    describe_figure,
+    seed_of,
+    set_style,
+)
 
 # %% ../../nbs/networks/networks.ipynb #711c3cce
 def layer_seed(
@@ -336,7 +342,7 @@ def _pairs(layer, module):
         for one in (module if isinstance(module, torch.nn.Sequential) else [module])
     }
     for kind, one in parts.items():
-        if issubclass(kind, torch.nn.Conv2d):
+        if isinstance(one, torch.nn.Conv2d):
             yield (
                 layer.kernel,
                 one.weight,
@@ -357,7 +363,7 @@ def _pairs(layer, module):
                 )
                 if pair[0] is not None
             )
-        if kind in (torch.nn.Conv2d, torch.nn.Linear) and layer.use_bias:
+        if isinstance(one, (torch.nn.Conv2d, torch.nn.Linear)) and layer.use_bias:
             yield layer.bias, one.bias, (0,)
 
 
@@ -635,7 +641,7 @@ def _kind(module):
 # %% ../../nbs/networks/networks.ipynb #d7a30002
 def draw_layers(
     layers: pd.DataFrame,  # layer; output, channels first, such as 16 x 32 x 32
-):  # matplotlib figure, with `alt`
+):  # matplotlib figure
     "Layers as boxes: as high as the picture is wide, as wide as it has channels."
     import matplotlib.pyplot as plt
 
@@ -654,8 +660,8 @@ def draw_layers(
         place += width + 0.35
     axis.set(xlim=(-0.2, place), ylim=(-6.5, 4.5))
     axis.axis("off")
-    figure.alt = f"Boxes for {len(outputs)} layers, from {outputs[0]} to {outputs[-1]}."
-    return figure
+    alt = f"Boxes for {len(outputs)} layers, from {outputs[0]} to {outputs[-1]}."
+    return describe_figure(figure, alt, layers)
 
 # %% ../../nbs/networks/networks.ipynb #82488fc1
 def totals(

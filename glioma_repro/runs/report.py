@@ -40,8 +40,8 @@ def _is_number(value):
 def in_words(
     value,  # what a table holds: a number, a word, NA
 ):  # a number as text; anything else as it is
-    """What a table's cell says: a dash for NA, three significant digits, whole numbers
-    as they are.
+    """What a table's cell says: a dash for NA, whole numbers as they are, three digits
+    after the point from 0.001 to 10, and three significant digits elsewhere.
     """
     if not isinstance(value, (list, tuple, dict)) and pd.isna(value):
         return "–"
