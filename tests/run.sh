@@ -5,10 +5,13 @@ cd "$(dirname "$0")/.."
 cores=$(getconf _NPROCESSORS_ONLN)  # nproc would answer OMP_NUM_THREADS
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} MPLBACKEND=${MPLBACKEND:-Agg} GLIOMA_RUN=1
 failed=()
+said=$(mktemp); trap 'rm -f "$said"' EXIT
 check() {  # NAME COMMAND…
   local name=$1 begun=$SECONDS; shift
   printf '\n== %s\n' "$name"
-  "$@" || failed+=("$name")
+  if ! "$@" 2>&1 | tee "$said"; then
+    failed+=("$name $(grep FAILED "$said" | sed 's/^ */\n  /')")
+  fi
   echo "   ($((SECONDS - begun)) s)"
 }
 
@@ -27,7 +30,7 @@ check "style" ruff check nbs tests benchmarks tools setup.py
 check "no name without a meaning in the library" ruff check --isolated --select F821,F822 glioma_repro
 check "format" ruff format --check nbs tests benchmarks tools setup.py
 check "lessons (nbdev_test)" python tests/lessons.py
-check "tests" python -m pytest tests -n "$cores" --dist loadfile
+check "tests" python -m pytest tests -n "$cores" --dist loadfile --durations 30 --durations-min 5
 
 if ((${#failed[@]})); then printf '\nFAILED: %s\n' "${failed[@]}"; exit 1; fi
 echo "all checks passed"
