@@ -15,10 +15,10 @@ from sklearn.metrics import roc_auc_score
 
 from glioma_repro.statistics.clinical import decision_curve
 from glioma_repro.patients.core import (
-    Measurements,
     Predictions,
     ReproError,
     concat,
+    measurements_of,
     predictions_of,
 )
 from glioma_repro.images.contour import plot_sloppiness
@@ -492,17 +492,20 @@ def test_moved_legends_keep_proxies_whole_marks_and_their_titles():
 def test_every_plot_has_words_and_numbers():
     """Before, these had the numbers alone: a caption was read to who cannot see."""
     names = ["Dice", "volumetric similarity", "95 % Hausdorff distance"]
-    rows = [
-        (f"sloppiness {level} pixels", f"sub-{number}", name, 1 - level / 10, "1")
+    names += ["Hausdorff distance", "Dice of the region"]
+    measured = concat(
+        measurements_of(
+            {name: 1 - level / 10 for name in names},
+            {},
+            method=f"sloppiness {level} pixels",
+            participant_id=f"sub-{number}",
+        )
         for level in (0, 4)
         for number in range(3)
-        for name in [*names, "Hausdorff distance", "Dice of the region"]
-    ]
-    names = ["method", "participant_id", "quantity", "value", "unit"]
-    measured = Measurements(pd.DataFrame(rows, columns=names))
+    )
     figure = plot_sloppiness(measured)
     assert "of 0 and of 4 pixels: Dice 1 and 0.6" in figure.alt
-    assert len(figure.data) == len(rows)
+    assert len(figure.data) == 2 * 3 * len(names)
     point = dict(target="idh", quantity="size", classes="mutant against wildtype")
     table = pd.DataFrame([point | dict(superiority=0.7, low=0.55, high=0.8)])
     figure = plot_appearance(table)
