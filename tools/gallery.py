@@ -140,10 +140,15 @@ def source_of(path: Path) -> str:
         return picture.text.get("source", "")
 
 
+def between_brackets(words: str) -> str:
+    """Words as they can stand for a picture in a Markdown table: ![words](picture)."""
+    return words.translate(str.maketrans("[]|\n", "()  ")).strip()
+
+
 def alt_of(page: Page) -> str:
     """What is seen on a page's picture, as Markdown wants it."""
     words = page.alt or f"A picture from the page {page.title}"
-    plain = re.sub(r"[\[\]|\n]+", " ", words).strip()
+    plain = between_brackets(words)
     # a small copy shows no figures, so its words give none
     return textwrap.shorten(plain, 200, placeholder=" …")
 
@@ -213,7 +218,7 @@ def findings_text(table: pd.DataFrame, alt: str) -> str:
         for cohort, part in table.groupby("cohort", sort=False)
     )
     commands = "\n".join(table["command"].drop_duplicates())
-    words = re.sub(r"[\[\]\n]+", " ", alt).strip()
+    words = between_brackets(alt)
     return (
         f"## What it found\n\nOn {cohorts}, every patient scored by models that had "
         f"not seen that patient:\n\n![{words}](gallery/findings.png)\n\n"
