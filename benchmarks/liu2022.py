@@ -2,15 +2,16 @@
 the study's core on the 253 pictures.
 
     python benchmarks/liu2022.py [--pictures 64] [--rounds 3] [--size 256] [--threads 2]
-    python benchmarks/liu2022.py --core COHORT [--size 128]
+    python benchmarks/liu2022.py --core COHORT [--size SIZE] [--threads 2]
 
 The first trains the 14-layer network for one epoch on random pictures with augmentation
 (flip, turn, shift, scale, brightness): by our loop and twin, and by Keras' `fit` with
 its own preprocessing layers. Each round runs both, one after the other, so that what
 else the machine does falls on both; the median of the ratios counts. `--clock cpu`
 counts the seconds that the processor worked, for a machine that is busy.
-The second is the study's core: 14-layer network, EfficientNet-Lite0 frozen and
-fine-tuned, shortcut; three folds by person (COHORT: the folder of the curated set).
+The second is the study's core at the study's defaults: 14-layer network,
+EfficientNet-Lite0 frozen and fine-tuned, shortcut; folds by person (COHORT: the folder
+of the curated set).
 Each half has a section of its own in benchmarks/results/liu2022.md, and leaves the
 other's as it is.
 """
@@ -43,9 +44,12 @@ from glioma_repro.networks.networks import fourteen_layer_network
 from glioma_repro.networks.training import fit
 from glioma_repro.patients.cohort import patient_splits
 from glioma_repro.patients.core import Samples, cores, read_cohort, write_text
+from glioma_repro.runs.parameters import find_notebook, parameters_of, read_cells
 from tables import markdown
 
-BATCH, HEADS = 32, {"tumor": 2}
+STUDY = parameters_of(read_cells(find_notebook("liu2022")))  # its defaults
+PAPER_SIZE = 256  # pixels a side
+BATCH, HEADS = STUDY["batch"], {"tumor": 2}
 CLASSES = {"tumor": ("absent", "present")}
 RESULTS = Path(__file__).parent / "results" / "liu2022.md"
 TITLE = "# liu2022"
@@ -111,7 +115,8 @@ def kept(heading: str, lines: list, path: Path = RESULTS) -> str:
 def ratio(arguments) -> float:
     """Pictures a second of ours over theirs, median over the rounds."""
     clock = time.process_time if arguments.clock == "cpu" else time.perf_counter
-    samples = made_pictures(arguments.pictures, arguments.size)
+    size, rounds = arguments.size, arguments.rounds
+    samples, load = made_pictures(arguments.pictures, size), os.getloadavg()[0]
     contenders = {
         "ours": ours(samples, arguments.threads, "float32"),
         "ours, bf16": ours(samples, arguments.threads, "bf16"),
@@ -119,7 +124,7 @@ def ratio(arguments) -> float:
     }
     torch.set_num_threads(arguments.threads)
     rates = {name: [] for name in contenders}
-    for number in range(arguments.rounds + 1):
+    for number in range(rounds + 1):
         for name, run in contenders.items():
             begun = clock()
             run()
@@ -135,14 +140,13 @@ def ratio(arguments) -> float:
         }
         for name in table
     ]
-    size, rounds = arguments.size, arguments.rounds
     clock = {"cpu": "that the processor worked", "wall": "on the clock"}
     said = (
         f"One epoch of {len(samples)} pictures, {size} x {size}, with augmentation; "
         f"medians of {rounds} rounds, a ratio is the median of the rounds' own. "
         f"Seconds are those {clock[arguments.clock]}; {cores()} cores, "
-        f"{arguments.threads} threads; torch {torch.__version__}, "
-        f"keras {keras.__version__}."
+        f"{arguments.threads} threads, load of the machine before: {load:.1f}; "
+        f"torch {torch.__version__}, keras {keras.__version__}."
     )
     kept("Training against Keras", [said, "", markdown(pd.DataFrame(rows))])
     return float((table["ours"] / table["Keras fit"]).median())
@@ -153,18 +157,20 @@ def core(arguments):
     begun = time.perf_counter()
     review = review_pictures(read_cohort(arguments.core))
     cohort = review.cohort
-    size = arguments.size
+    size, folds = arguments.size, STUDY["folds"]
+    epochs = STUDY["fine_tune_epochs"]
     asked = [
-        fine_tuned("EfficientNet-Lite0", tune, epochs=6, size=size)
+        fine_tuned("EfficientNet-Lite0", tune, epochs=epochs, size=size)
         for tune in ("frozen", "top block", "all layers")
     ]
     rivals, left = with_weights(asked)
-    network = FourteenLayerCNN(size=size, training=picture_training(15))
-    drawn = patient_splits(cohort, ["tumor"], 3, seed=0)
+    training = picture_training(STUDY["epochs"], batch=BATCH)
+    network = FourteenLayerCNN(size=size, training=training)
+    drawn = patient_splits(cohort, ["tumor"], folds, seed=STUDY["seed"])
     run = run_folds(
         [network, *rivals, Shortcut()],
         cohort,
-        {"by person": held_out(drawn, cohort, "tumor")},
+        {"by person": held_out(drawn, cohort, "tumor", STUDY["share"], STUDY["seed"])},
         ["tumor"],
         study="benchmark",
         jobs=arguments.threads,
@@ -172,23 +178,33 @@ def core(arguments):
     minutes = (time.perf_counter() - begun) / 60
     costs = run.costs.groupby("model", sort=False)["seconds"].sum().round(0)
     said = (
-        f"{len(cohort)} pictures, {size} x {size}, three folds by person: "
+        f"{len(cohort)} pictures, {size} x {size}, {folds} folds by person: "
         f"{minutes:.1f} minutes on {cores()} cores (wanted: under 20)."
     )
     lines = [said, "", markdown(review.counts), "", markdown(costs.reset_index())]
     kept("The core", lines + (["", markdown(left)] if len(left) else []))
 
 
-def main():
-    """The command line."""
+def read_arguments(words=None):
+    """The command line; the size is the paper's, or of the core the study's."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pictures", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument(
+        "--size", type=int, help="the paper's 256; for --core the study's default"
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     parser.add_argument("--core", help="the folder of the curated pictures")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
+    if arguments.size is None:
+        arguments.size = STUDY["size"] if arguments.core else PAPER_SIZE
+    return arguments
+
+
+def main():
+    """One half or the other."""
+    arguments = read_arguments()
     core(arguments) if arguments.core else ratio(arguments)
 
 

@@ -23,9 +23,9 @@ def tiny(tmp_path):
     return cohort
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def small_reports(tmp_path_factory):
-    """Every report that the tests of a file made can be sent by mail."""
+    """Every report that the tests made can be sent by mail; looked at at the end."""
     yield
     made = tmp_path_factory.getbasetemp().rglob("report.html")
     large = {str(one): one.stat().st_size for one in made}

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import SimpleITK as sitk
 
+from glioma_repro.features.radiomics import extract_features
 from glioma_repro.patients.core import ReproError, read_cohort, write_volume
 from glioma_repro.patients.curation import curate
 from glioma_repro.patients.dicom import (
@@ -232,6 +233,11 @@ def test_one_command_from_own_scans_and_labels_to_a_cohort(ball, tmp_path, capsy
     table.write_text(text.replace("mutant", "wildtype"), encoding="utf-8")
     assert main(call) == 0
     assert read_cohort(cohort.folder).labels("idh").tolist()[0] == "wildtype"
+    # nobody has a mask: what needs one says so
+    assert cohort.mask_source is None
+    assert not (cohort.folder / "derivatives" / "manual").exists()
+    with pytest.raises(ReproError, match="mine has no tumour masks"):
+        extract_features(cohort, jobs=1)
     # a mask that a person draws is found where the guide says
     image = cohort.image("sub-ONEA", "T1w")
     mask = sitk.Cast(image > image[5, 5, 5], sitk.sitkUInt8)
@@ -239,6 +245,10 @@ def test_one_command_from_own_scans_and_labels_to_a_cohort(ball, tmp_path, capsy
     place.mkdir(parents=True)
     write_volume(mask, place / "sub-ONEA_label-tumor_mask.nii.gz")
     assert read_cohort(cohort.folder).mask("sub-ONEA").GetSize() == image.GetSize()
+    imported = import_dicom(tmp_path / "d", cohort.folder, "mine", 1, labels)
+    assert imported.mask("sub-ONEA").GetSize() == image.GetSize()
+    # the folder is his: nothing is written there
+    assert [path.name for path in place.parents[1].iterdir()] == ["sub-ONEA"]
 
 
 @pytest.mark.parametrize(
@@ -248,7 +258,7 @@ def test_one_command_from_own_scans_and_labels_to_a_cohort(ball, tmp_path, capsy
         ("brats", None, "a public download's name"),
         ("mine", "participant_id,idh\nONEA,maybe\n", "labels.csv"),
         ("mine", "patient,idh\nONEA,mutant\n", "participant_id"),
-        ("mine", "participant_id\nONEA\nONE^A\n", "two rows"),
+        ("mine", "participant_id\nONEA\nONE^A\n", "keep one row a patient"),
     ],
 )
 def test_own_scans_with_a_wrong_word_are_one_line(

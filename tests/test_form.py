@@ -118,3 +118,45 @@ def test_what_another_module_needs_has_a_public_name(tmp_path):
         "_STYLE",
         "_absolute",
     }
+
+
+LOOPS = {"run_folds", "run_protocols"}  # what a cluster's workers can do
+
+
+def loops_without(source, setting):
+    "Lines of the calls of LOOPS that do not get a setting, by name or in a dict."
+    tree, holders = ast.parse(source), set()
+    calls = [one for one in ast.walk(tree) if isinstance(one, ast.Call)]
+    dicts = [one for one in calls if getattr(one.func, "id", "") == "dict"]
+
+    def holds(node):
+        "Whether a dict, or a union of some, has the setting."
+        if isinstance(node, ast.BinOp):
+            return holds(node.left) or holds(node.right)
+        if isinstance(node, ast.Name):
+            return node.id in holders
+        return node in dicts and any(one.arg == setting for one in node.keywords)
+
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and holds(node.value):
+            holders |= {one.id for one in node.targets if isinstance(one, ast.Name)}
+    return [
+        call.lineno
+        for call in calls
+        if getattr(call.func, "id", "") in LOOPS
+        and not any(
+            one.arg == setting or one.arg is None and holds(one.value)
+            for one in call.keywords
+        )
+    ]
+
+
+def test_every_loop_of_a_study_goes_to_the_cluster_that_is_named():
+    "Before, liu2022 had no scheduler, and the oracle of baselines stayed at home."
+    assert loops_without("run_folds(1, jobs=2)", "scheduler") == [1]
+    known = "settings = dict(scheduler=None)\nhere = settings | {}\n"
+    assert loops_without(known + "run_folds(1, **here)", "scheduler") == []
+    for path in sorted((TOOL.parent.parent / "nbs" / "studies").glob("*.ipynb")):
+        cells = nbformat.read(path, as_version=4).cells
+        source = "\n".join(one.source for one in cells if one.cell_type == "code")
+        assert loops_without(source, "scheduler") == [], path.stem

@@ -22,6 +22,7 @@ from glioma_repro.patients.core import (
 )
 from glioma_repro.patients.curation import curate
 from glioma_repro.runs.execution import run
+from glioma_repro.runs.parameters import find_notebook, parameters_of, read_cells
 
 SMALL = dict(
     size=128,
@@ -51,20 +52,25 @@ def head(number, tumor):
     return np.clip(picture, 0, 255).astype(np.uint8)
 
 
+def heads_in(place, number):
+    "The folder, with heads below `in`; every second has a tumour."
+    for word in ("yes", "no"):
+        (place / "in" / word).mkdir(parents=True)
+    for one in range(number):
+        word = "yes" if one % 2 else "no"
+        picture = Image.fromarray(head(one, one % 2))
+        picture.save(place / "in" / word / f"{one}.png")
+    return place
+
+
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
     "20 heads, four of them twice, one of them in both folders, curated."
-    place = tmp_path_factory.mktemp("pictures")
-    for word in ("yes", "no"):
-        (place / "in" / word).mkdir(parents=True)
-    for number in range(20):
+    place = heads_in(tmp_path_factory.mktemp("pictures"), 20)
+    for number in range(4):
         word = "yes" if number % 2 else "no"
-        Image.fromarray(head(number, number % 2)).save(
-            place / "in" / word / f"{number}.png"
-        )
-        if number < 4:
-            again = Image.fromarray(head(number, number % 2)).resize((170, 160))
-            again.save(place / "in" / word / f"{number}b.jpg", quality=95)
+        again = Image.fromarray(head(number, number % 2)).resize((170, 160))
+        again.save(place / "in" / word / f"{number}b.jpg", quality=95)
     both = Image.fromarray(head(99, False))
     for word in ("yes", "no"):
         both.save(place / "in" / word / "same.png")
@@ -74,14 +80,7 @@ def pictures(tmp_path_factory):
 @pytest.fixture(scope="module")
 def odd_files(tmp_path_factory):
     "12 heads, no two alike, and files of kinds that a collection from the web has."
-    place = tmp_path_factory.mktemp("odd")
-    for word in ("yes", "no"):
-        (place / "in" / word).mkdir(parents=True)
-    for number in range(12):
-        word = "yes" if number % 2 else "no"
-        Image.fromarray(head(number, number % 2)).save(
-            place / "in" / word / f"{number}.png"
-        )
+    place = heads_in(tmp_path_factory.mktemp("odd"), 12)
     yes = place / "in" / "yes"
     whole = Image.fromarray(head(50, True))
     whole.save(yes / "cut.jpg", quality=95)
@@ -174,7 +173,10 @@ def test_tables_and_verdicts_stand_on_the_same_numbers(folder):
     wide = table.wide()
     right = (wide["present"] >= 0.5) == (wide["label"] == "present")
     assert own.at[("all", "accuracy"), "value"] == pytest.approx(right.mean())
-    assert len(as_table(results, "deviations")["item"].unique()) == 21
+    deviations = as_table(results, "deviations")
+    assert len(deviations["item"].unique()) == 21
+    learned = deviations.set_index("what")["here"]["how they learn"]
+    assert learned.startswith("from scratch") and "1 epochs" in learned
     assert {"table1", "figure3", "chosen_tumor", "matched_tumor"} <= set(
         results["tables"]
     )
@@ -255,9 +257,8 @@ def test_without_copies_and_with_dealt_labels(odd_files, tmp_path):
     assert "No two pictures are copies" in results["statements"]["pairs"]
     assert "pairs" not in results["figures"]
     null = as_table(results, "null").set_index("model")
-    # a deal that leaves a fold with one class cannot be learned
-    assert null.at["14-layer CNN", "trainings"] == 1
-    assert null.at["shortcut", "trainings"] in (2, 3)
+    # one of the shortcut's three deals leaves its training parts with one class
+    assert null["trainings"].to_dict() == {"14-layer CNN": 1, "shortcut": 2}
     assert np.allclose(null["smallest p"], 1 / (1 + null["trainings"]))
     assert (null["p"] >= null["smallest p"]).all()
 
@@ -280,6 +281,12 @@ def test_a_cohort_with_volumes_by_patient(tmp_path):
     assert "was not tested" in results["statements"]["claim_idh"]
     steps = as_table(results, "deviations")["what"]
     assert steps.str.contains("of volumes").sum() == 3
+    # the words say what was run: patients are persons, and the folds were two
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "18 patients, 2 folds by person." in page and " persons, 2 folds" not in page
+    assert "2 folds, stratified" in page and "three folds" not in page
+    learned = as_table(results, "deviations").set_index("what")["here"]
+    assert learned["how they learn"] == "none: no weights on this machine"
     table = read_predictions(folder / "predictions.csv").table
     network = table[(table["model"] == "14-layer CNN") & (table["subset"] == "test")]
     assert network.groupby("participant_id")["fold"].nunique().max() == 1
@@ -311,12 +318,25 @@ def test_it_stands_in_head_to_head(tmp_path):
     assert (folder / "model" / "liu2022" / "card.json").exists()
 
 
-def test_the_halves_of_the_benchmark_leave_each_other_alone(tmp_path, monkeypatch):
+@pytest.fixture
+def benchmark(monkeypatch):
+    "benchmarks/liu2022.py as a module."
     place = Path(__file__).parents[1] / "benchmarks"
     monkeypatch.syspath_prepend(str(place))
     made = importlib.util.spec_from_file_location("bench", place / "liu2022.py")
-    benchmark = importlib.util.module_from_spec(made)
-    made.loader.exec_module(benchmark)
+    module = importlib.util.module_from_spec(made)
+    made.loader.exec_module(module)
+    return module
+
+
+def test_the_core_of_the_benchmark_is_that_of_the_study(benchmark):
+    study = parameters_of(read_cells(find_notebook("liu2022")))
+    assert benchmark.read_arguments(["--core", "COHORT"]).size == study["size"]
+    assert benchmark.read_arguments([]).size == 256  # the paper's
+    assert benchmark.read_arguments(["--core", "COHORT", "--size", "64"]).size == 64
+
+
+def test_the_halves_of_the_benchmark_leave_each_other_alone(tmp_path, benchmark):
     path = tmp_path / "liu2022.md"
     benchmark.kept("Training against Keras", ["first"], path)
     benchmark.kept("The core", ["minutes"], path)

@@ -223,8 +223,8 @@ def test_two_workers_of_a_cluster_give_the_bytes_of_one_process(tmp_path):
     distributed = pytest.importorskip("dask.distributed")
     cohort, samples = made()
     splits = patient_splits(cohort, ("idh",), folds=2, seed=0)
-    methods = [Breaks(dies=True), Majority()]
-    run([Majority()], cohort, samples, splits, ("idh",), folder=tmp_path / "one")
+    lasting = [Majority(), SMALL]
+    run(lasting, cohort, samples, splits, ("idh",), folder=tmp_path / "one")
     # a fold that killed one worker goes to no other of the cluster
     settings = {"distributed.scheduler.allowed-failures": 0}
     with (
@@ -234,7 +234,7 @@ def test_two_workers_of_a_cluster_give_the_bytes_of_one_process(tmp_path):
         ) as cluster,
     ):
         found = run(
-            methods,
+            [Breaks(dies=True), *lasting],
             cohort,
             samples,
             splits,
@@ -245,18 +245,21 @@ def test_two_workers_of_a_cluster_give_the_bytes_of_one_process(tmp_path):
     problems = found.problems.dropna(subset="fold")
     assert problems["model"].tolist() == ["breaks"]
     assert "the worker died" in problems["problem"].iloc[0]
-    both = [
-        {
-            path.relative_to(tmp_path / name): path.read_bytes()
-            for path in (tmp_path / name).rglob("*")
-            if path.is_file()
-            and "/majority/" in path.as_posix()
-            # how long it took
-            and path.name != "cost.txt"
+
+    def left_by(name):
+        "{path: bytes} of the models that last, but for how long each took."
+        paths = [path for path in (tmp_path / name).rglob("*") if path.is_file()]
+        kept = {path.relative_to(tmp_path / name): path for path in paths}
+        return {
+            place: path.read_bytes()
+            for place, path in kept.items()
+            if place.parts[0] not in ("breaks", "samples") and path.name != "cost.txt"
         }
-        for name in ("one", "two")
-    ]
-    assert both[0] and both[0] == both[1]
+
+    one, two = left_by("one"), left_by("two")
+    weights = [path for path in one if path.suffix == ".safetensors"]
+    assert len(weights) == 2 * len(lasting)  # of every fold
+    assert one == two
 
 
 def test_samples_larger_than_memory_stay_on_disk(tmp_path, monkeypatch):

@@ -3,12 +3,13 @@ the study uses its images and masks.
 """
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 
 import nbformat
 import pytest
 
-from glioma_repro.images.preprocess import load_recipe, prepared
+from glioma_repro.images.preprocess import prepared
 from glioma_repro.methods.catalogue import load_model
 from glioma_repro.patients.cohort import manifests, nearest_of
 from glioma_repro.patients.core import ReproError, read_cohort
@@ -17,9 +18,11 @@ from glioma_repro.runs.command import main
 from glioma_repro.runs.execution import (
     read_notebook,
     run,
+    run_view,
 )
 from glioma_repro.runs.parameters import (
     find_notebook,
+    is_parameters,
     parameters_of,
 )
 
@@ -141,12 +144,27 @@ def test_images_that_are_ready_are_left(study, tmp_path):
         "vandervoort2022": "vandervoort2022",
     }.items(),
 )
-def test_a_plain_run_prepares_raw_images(name, recipe):
+def test_a_plain_run_prepares_raw_images(name, recipe, raw, tmp_path, monkeypatch):
     """Before, five of the seven took raw images as scanned, and ended in "run a recipe
-    first".
+    first". Every study runs until its images are prepared: with whose recipe?
     """
-    known = parameters_of(read_notebook(find_notebook(name)))
-    assert known["recipe"] == recipe and load_recipe(recipe).name == recipe
+
+    def preprocess(cohort, recipe, *ways):
+        raise PreparingBegan(f"{cohort.name} by {recipe.name}")
+
+    monkeypatch.setattr("glioma_repro.images.preprocess.preprocess", preprocess)
+    monkeypatch.setattr("glioma_repro.runs.study.log_to", nullcontext)
+    given = {"cohort": str(raw.folder), "out": str(tmp_path), "jobs": 1}
+    view, names = run_view(read_notebook(find_notebook(name))), {}
+    with pytest.raises(PreparingBegan, match=f"^{raw.name} by {recipe}$"):
+        for cell in (one for one in view.cells if one.cell_type == "code"):
+            exec(cell.source, names)
+            names |= given if is_parameters(cell) else {}
+            assert "study" not in names, "it was opened without a recipe"
+
+
+class PreparingBegan(Exception):
+    """What a study asked for, instead of minutes of registration."""
 
 
 def test_what_is_ready_or_has_no_scan_goes_on_without_the_recipe(tiny, monkeypatch):

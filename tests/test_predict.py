@@ -12,6 +12,8 @@ import SimpleITK as sitk
 
 from glioma_repro.images.preprocess import load_recipe, recipe_from
 from glioma_repro.methods.catalogue import load_model
+from glioma_repro.images.patient import read_patient
+from glioma_repro.methods.hybrid_cnn import HybridCNN
 from glioma_repro.methods.method import Age, keep_model, run_folds, sign_model
 from glioma_repro.methods.residual_cnn import ResidualCNN
 from glioma_repro.methods.segmentation_unet import SegmentationUNet
@@ -34,6 +36,7 @@ from glioma_repro.runs.prediction import (
     one_patient,
     predict,
     recipe_of,
+    with_what_it_needs,
 )
 
 NETWORK = ResidualCNN(
@@ -213,8 +216,19 @@ def test_a_folder_of_others_is_not_touched(asked, tmp_path):
     assert (tmp_path / "images" / "thesis.txt").read_text() == "years of work"
 
 
-def test_a_model_that_draws_shows_its_outline_and_links_its_mask(asked, tmp_path):
-    """Before, a pure segmenter ended in an IndexError, and no page knew of a mask."""
+def test_a_model_that_draws_shows_its_outline_and_links_its_mask(
+    asked, tmp_path, monkeypatch
+):
+    """Before, a pure segmenter ended in an IndexError, and no page knew of a mask; then
+    a page read its patient twice.
+    """
+    read = []
+
+    def noted(one, *rest, **ways):
+        read.append(one)
+        return read_patient(one, *rest, **ways)
+
+    monkeypatch.setattr("glioma_repro.runs.prediction.read_patient", noted)
     _, patients, apart, _ = asked
     training = Training(epochs=1, batch=2, optimizer="adam", balance="none")
     unet = SegmentationUNet(training=training, augment=None, size=16, width=2, levels=2)
@@ -224,6 +238,7 @@ def test_a_model_that_draws_shows_its_outline_and_links_its_mask(asked, tmp_path
     page = predict(tmp_path / "model", apart.subset([one]), tmp_path / "a", jobs=1)
     mask = f"masks/{one}_label-tumor_mask.nii.gz"
     text = page.read_text(encoding="utf-8")
+    assert read == [one]
     assert f"<a href='{mask}'>" in text and (tmp_path / "a" / mask).exists()
     assert "data:image/png" in text and "Dice with the mask that was given" in text
     assert "scores nothing" in text
@@ -251,8 +266,26 @@ SERIES = {
 }
 
 
-def test_one_patient_by_dicom(asked, tmp_path):
-    """Before, the importer was looked for in a module that has none."""
+def test_a_method_that_fills_gaps_is_asked_without_a_sequence(asked, tmp_path):
+    model, one = load_model(asked[0] / "runs" / "model" / "chang2018"), asked[2].ids[0]
+    blank = SegmentationUNet(missing="blank")
+    filling = [replace(NETWORK, missing="impute"), blank, HybridCNN(segmenter=blank)]
+    strict = [NETWORK, SegmentationUNet(), HybridCNN(), Age()]
+    assert all(method.fills_gaps for method in filling)
+    assert not any(method.fills_gaps for method in strict)
+    given = {name: asked[2].path(one, name) for name in ("T1w", "T2w", "FLAIR")}
+    mask = asked[2].path(one, "label-tumor_mask", asked[2].mask_method)
+    single = one_patient(tmp_path / "p", given, mask)
+    with pytest.raises(ReproError, match="no T1w post-contrast"):
+        with_what_it_needs(model, single)
+    filled, nobody = with_what_it_needs(replace(model, method=filling[0]), single)
+    assert filled.ids == single.ids and not len(nobody)
+
+
+def test_one_patient_by_dicom(asked, tmp_path, capsys):
+    """Before, the importer was looked for in a module that has none, and a second call
+    took our own table for one that a person had changed.
+    """
     home, _, apart, _ = asked
     one = apart.ids[0]
     for number, (name, tags) in enumerate(SERIES.items(), 1):
@@ -261,7 +294,13 @@ def test_one_patient_by_dicom(asked, tmp_path):
     call = ["predict", "--model", str(home / "runs" / "model" / "chang2018")]
     call += ["--dicom", str(tmp_path / "scans"), "--out", str(tmp_path / "a")]
     mask = ["--mask", str(apart.path(one, "label-tumor_mask", apart.mask_method))]
-    assert main([*call, *mask, "--jobs", "1"]) == 0
+    for _ in range(2):
+        assert main([*call, *mask, "--age", "43", "--jobs", "1"]) == 0
+        assert "by hand" not in "".join(capsys.readouterr())
+    table = read_cohort(tmp_path / "a" / "images").participants
+    assert table["age"].tolist() == [43.0]
+    assert main([*call, *mask, "--age", "44", "--jobs", "1"]) == 0
+    assert "by hand" not in "".join(capsys.readouterr())
     said = read_predictions(tmp_path / "a" / "predictions.csv").table
     assert (
         set(said["participant_id"]) == {"sub-LESSONA"} and said["score"].notna().all()

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from configparser import ConfigParser
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
@@ -25,13 +26,21 @@ import readme  # noqa: E402
 
 from glioma_repro.patients.cohort import manifests  # noqa: E402
 from glioma_repro.patients.phantom import phantom_settings  # noqa: E402
-from glioma_repro.runs.command import _parser  # noqa: E402
+from glioma_repro.runs.command import _parser, list_of_studies  # noqa: E402
+from glioma_repro.patients.core import ReproError, sha256_of  # noqa: E402
 from glioma_repro.runs.execution import read_notebook, run_view  # noqa: E402
 from glioma_repro.runs.parameters import (  # noqa: E402
     describe_parameters,
     parse_value,
+    read_cells,
     runnable,
 )
+from glioma_repro.runs.report import (  # noqa: E402
+    PROVENANCE,
+    answer_first,
+    sections_of,
+)
+from glioma_repro.runs.site import command_of, publish_reports  # noqa: E402
 
 NOTEBOOKS = sorted(
     path
@@ -227,6 +236,16 @@ def test_the_gallery_is_in_step_and_shows_phantoms_only(monkeypatch):
         assert (ROOT / target).exists(), f"README.md links to {target}"
 
 
+def test_the_words_of_a_small_copy_hold_no_value():
+    """Before, they gave values that nobody reads off a small copy, cut off midway."""
+    page = gallery.Page("Methods", "methods/answer.ipynb", "The answer", "What it says")
+    said = "AUROC by method. Age: 0.85 (0.58 to 0.96); sex: 0.5. Of 32 x 32 pixels."
+    words = {said: "AUROC by method. Of 32 x 32 pixels.", "0.5": "A picture for"}
+    for alt, wanted in words.items():
+        assert gallery.alt_of(replace(page, alt=alt)).startswith(wanted)
+    assert not re.search(r"!\[[^\]]*\d\.\d", gallery.gallery_text(gallery.pages()))
+
+
 def test_findings_on_real_patients_are_drawn_from_their_table(tmp_path):
     row = dict(
         study="baselines",
@@ -313,6 +332,100 @@ def make_run(root, study):
     results = {"study": study, "phantom": True, "record": record}
     (folder / "results.json").write_text(json.dumps(results), encoding="utf-8")
     (folder / ".run.json").write_text("{}", encoding="utf-8")
+
+
+def sealed_run(runs, cohort, **more):
+    """A run of baselines on real patients as it leaves its folder, sealed."""
+    folder = runs / cohort / "baselines" / "default"
+    folder.mkdir(parents=True)
+    record = {"started": "2026-01-01T00:00:00", "commit": "1234567"}
+    record["parameters"] = {"cohort": f"/home/somebody/{cohort}"}
+    persons = {"columns": ["participant_id", "person"], "rows": [["sub-1", "Ada"]]}
+    results = {"study": "baselines", "cohort": cohort, "phantom": False} | more
+    results |= {"patients": 4, "record": record, "tables": {"persons": persons}}
+    (folder / "results.json").write_text(json.dumps(results), encoding="utf-8")
+    (folder / "report.html").write_text("<h1>Report</h1>", encoding="utf-8")
+    files = {one.name: sha256_of(one) for one in sorted(folder.iterdir())}
+    (folder / ".run.json").write_text(json.dumps({"files": files}), encoding="utf-8")
+    return folder
+
+
+def test_the_site_gets_whole_runs_and_of_their_record_what_it_lists(tmp_path, capsys):
+    """Before, one damaged run stopped all, one that was changed by hand was published,
+    and every table of a run stood on the site, a row a patient.
+    """
+    runs, site = tmp_path / "runs", tmp_path / "site"
+    for name, file, text in (
+        ("damaged", "results.json", "{"),
+        ("rosier", "results.json", None),
+        ("edited", "report.html", "<h1>Better</h1>"),
+        ("lacking", "report.html", None),
+    ):
+        path = sealed_run(runs, name) / file
+        if text is not None:
+            path.write_text(text, encoding="utf-8")
+        elif name == "rosier":
+            told = path.read_text(encoding="utf-8").replace("4,", "400,")
+            path.write_text(told, encoding="utf-8")
+        else:
+            path.unlink()
+    with pytest.raises(ReproError, match="no report in"):
+        publish_reports(runs, site)
+    sealed_run(runs, "whole")
+    pages = publish_reports(runs, site)
+    place = site / "reports" / "whole" / "baselines" / "default"
+    assert pages == [place / "report.html"]
+    said = capsys.readouterr().err
+    assert all(name in said for name in ("damaged", "rosier", "edited", "lacking"))
+    listed = (site / "reports" / "index.html").read_text(encoding="utf-8")
+    assert "whole" in listed and "edited" not in listed
+    text = (place / "results.json").read_text(encoding="utf-8")
+    assert "Ada" not in text and "somebody" not in text and "1234567" in text
+
+
+def test_a_published_command_names_no_place_of_this_machine(tmp_path):
+    parameters = {
+        "cohort": str(tmp_path / "clinic"),
+        "external": str(tmp_path / "apart.csv"),
+        "recipe": str(tmp_path / "mine.yaml"),
+        "scheduler": "tcp://10.0.0.7:8786",
+        "folds": 3,
+        "jobs": 4,
+        "out": str(tmp_path),
+    }
+    results = {"study": "baselines", "record": {"parameters": parameters}}
+    # nobody asks whether the folder is still there
+    assert command_of(results) == (
+        "glioma-repro run baselines --cohort clinic --external apart.csv "
+        "-p recipe mine.yaml -p folds 3"
+    )
+    results["study"] = "baseline"
+    with pytest.raises(ReproError, match="baselines"):
+        command_of(results)
+
+
+def test_the_list_of_studies_reads_a_notebook_once(monkeypatch):
+    read = []
+
+    def noted(path):
+        read.append(path)
+        return read_cells(path)
+
+    monkeypatch.setattr("glioma_repro.runs.parameters.read_cells", noted)
+    assert "baselines" in list_of_studies()
+    assert len(read) == len(set(read)) > 50
+
+
+def test_a_study_has_one_section_of_its_record():
+    """Before, vandervoort2022_table2 had two: its sources stood under the same name."""
+    record = "<section class='provenance'>packages</section>"
+    for path in NOTEBOOKS:
+        if path.parent.name == "studies":
+            told = nbformat.v4.new_output("display_data", data={"text/html": record})
+            cells = nbformat.read(path, as_version=4).cells
+            cells += [nbformat.v4.new_code_cell(outputs=[told])]
+            heads = [head for head, _ in sections_of(answer_first(cells))]
+            assert heads.count(PROVENANCE) == 1, path.name
 
 
 def lost(path, made):

@@ -9,12 +9,13 @@ could be smaller is an error too, and
 """
 
 import ast
-import json
 import sys
 from collections import defaultdict
 from pathlib import Path
 
 import yaml
+
+from glioma_repro.runs.parameters import is_parameters, read_cells
 
 ROOT = Path(__file__).resolve().parent.parent
 ALLOWANCES = ROOT / "tools" / "allowances.yaml"
@@ -31,18 +32,13 @@ def notebooks() -> list[Path]:
     return [path for path in found if ".ipynb_checkpoints" not in path.parts]
 
 
-def cells_of(path: Path) -> list[dict]:
-    """The cells of a notebook, their source as one text."""
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    return [cell | {"source": "".join(cell["source"])} for cell in cells]
-
-
 def sources() -> dict[str, list[str]]:
     """File below the root: its pieces of Python."""
     found = {}
     for path in notebooks():
-        cells = [cell for cell in cells_of(path) if cell["cell_type"] == "code"]
-        found[path.relative_to(ROOT).as_posix()] = [cell["source"] for cell in cells]
+        cells = read_cells(path)["cells"]
+        code = [cell["source"] for cell in cells if cell["cell_type"] == "code"]
+        found[path.relative_to(ROOT).as_posix()] = code
     for folder in ("tests", "benchmarks", "tools"):
         for path in sorted((ROOT / folder).rglob("*.py")):
             name = path.relative_to(ROOT).as_posix()
@@ -141,10 +137,10 @@ def lowered(now: dict, allowed: dict) -> dict:
 
 def problems(path: Path) -> list[str]:
     """What is wrong with one notebook."""
-    cells = cells_of(path)
+    cells = read_cells(path)["cells"]
     code = [cell for cell in cells if cell["cell_type"] == "code"]
     found = []
-    tagged = sum("parameters" in cell["metadata"].get("tags", []) for cell in code)
+    tagged = sum(map(is_parameters, code))
     if tagged != 1 and path.name != "index.ipynb":
         found.append(f"{tagged} cells tagged 'parameters'; one is expected")
     outputs = [output for cell in code for output in cell["outputs"]]

@@ -22,6 +22,8 @@ import pandas as pd
 import yaml
 from PIL import Image, PngImagePlugin
 
+from glioma_repro.runs.parameters import read_cells
+
 ROOT = Path(__file__).resolve().parent.parent
 WIDEST, TALLEST, LARGEST = 320, 200, 30_000  # pixels, pixels, bytes
 FINDINGS = (
@@ -65,12 +67,6 @@ class Page:
         return hashlib.sha256(self.picture or b"").hexdigest()[:16]
 
 
-def cells_of(path: Path) -> list[dict]:
-    """The cells of a notebook, their source as one text."""
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    return [cell | {"source": "".join(cell["source"])} for cell in cells]
-
-
 def pictures_of(cell: dict):
     """The pictures that a cell shows, each with its alt text."""
     said = re.search(r'^#\|\s*fig-alt:\s*"?(.+?)"?\s*$', cell["source"], re.MULTILINE)
@@ -91,7 +87,7 @@ def pictures_of(cell: dict):
 
 def page_of(path: str, floor: str) -> Page:
     """A page: its title, its sentence, its picture."""
-    cells = cells_of(ROOT / "nbs" / path)
+    cells = read_cells(ROOT / "nbs" / path)["cells"]
     head = re.match(r"# (.+)\n+> (.+)", cells[0]["source"])
     found = [one for cell in cells for one in pictures_of(cell)]
     if found:
@@ -147,10 +143,11 @@ def between_brackets(words: str) -> str:
 
 def alt_of(page: Page) -> str:
     """What is seen on a page's picture, as Markdown wants it."""
-    words = page.alt or f"A picture from the page {page.title}"
-    plain = between_brackets(words)
-    # a small copy shows no figures, so its words give none
-    return textwrap.shorten(plain, 200, placeholder=" …")
+    # nobody reads a value off a small copy, so its words give none
+    sentences = re.split(r"(?<=\.) ", between_brackets(page.alt))
+    kept = [one for one in sentences if not re.search(r"\d\.\d", one)]
+    words = " ".join(kept) or f"A picture for the page {page.title}"
+    return textwrap.shorten(words, 200, placeholder=" …")
 
 
 def front_text(page: Page) -> str:

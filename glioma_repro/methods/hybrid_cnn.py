@@ -180,6 +180,10 @@ class HybridCNN(Method):
         return tuple(dict.fromkeys((*self.segmenter.sequences, self.second)))
 
     @property
+    def fills_gaps(self):
+        return self.segmenter.fills_gaps
+
+    @property
     def source(self):
         return (
             "cubes",

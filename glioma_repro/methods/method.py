@@ -6,9 +6,10 @@
 __all__ = ['TRUSTED', 'LARGEST', 'classes_of', 'trainable', 'Scores', 'Method', 'state_of', 'check_state', 'Model', 'Majority',
            'shares_of', 'settings_of', 'sign_model', 'card_text', 'read_model', 'Age', 'fit_line', 'estimator_scores',
            'dealt_labels', 'relabelled', 'modules_of', 'code_of', 'fingerprint_of', 'hashed_identity', 'quantities_of',
-           'describe_training', 'rows_of', 'people_of', 'Fold', 'card_of', 'bytes_of', 'take_rows', 'run_fold',
-           'labels_for', 'Folds', 'gather_samples', 'common_patients', 'check_splits', 'run_folds', 'plot_folds',
-           'simple_predictions', 'keep_model', 'permuted_aurocs', 'Predicted', 'predict_cohort', 'notes_of']
+           'describe_training', 'rows_of', 'people_of', 'Fold', 'card_of', 'trainings_at_once', 'bytes_of', 'take_rows',
+           'run_fold', 'labels_for', 'Folds', 'gather_samples', 'samples_of', 'common_patients', 'check_splits',
+           'run_folds', 'plot_folds', 'simple_predictions', 'keep_model', 'permuted_aurocs', 'Predicted',
+           'predict_cohort', 'notes_of']
 
 # %% ../../nbs/methods/method.ipynb #07cacc85
 import ast
@@ -165,6 +166,11 @@ class Method:
         that of these samples.
         """
         return self
+
+    @property
+    def fills_gaps(self) -> bool:
+        "Whether a patient who lacks a sequence can be asked about all the same."
+        return False
 
     @property
     def source(self):
@@ -940,6 +946,22 @@ def card_of(
     return f"cuda:{number % cards}"
 
 
+def trainings_at_once(
+    methods,  # list of Method
+    cards: int | None = None,  # GPUs of this machine; counted where it matters if None
+) -> int | None:  # None: as many as there are cores, since nothing is trained on a GPU
+    """One training a GPU; one alone where a method names its card or shares a training
+    over several.
+    """
+    devices = {_device(one) for one in methods} - {"cpu"}
+    if not devices:
+        return None
+    shared = any(getattr(one, "processes", 1) > 1 for one in methods)
+    if shared or devices != {"cuda"}:
+        return 1
+    return max(1, _here()[1] if cards is None else cards)
+
+
 def _here():
     "This worker's name, and how many GPUs it sees."
     import multiprocessing
@@ -1233,6 +1255,28 @@ def gather_samples(
     ] if problems else pd.DataFrame(columns=columns)
 
 
+def samples_of(
+    samples: dict,  # model: Samples, as of gather_samples
+    participants,  # participant_ids
+    folder: str | Path,  # where samples too large for memory go
+) -> dict:  # model: Samples
+    """Each method's samples of some patients; methods that share theirs still do, and
+    those of more than `LARGEST` bytes stay on disk.
+    """
+    found = {id(one): one for one in samples.values()}
+    for key, one in found.items():
+        there = one.table["participant_id"].isin(list(participants)).to_numpy()
+        if there.all():
+            continue
+        place = Path(folder) / "samples" / "taken"
+        taken = take_rows(one, np.flatnonzero(there), place)
+        if bytes_of(taken) > LARGEST:  # where run_folds looks for them
+            taken = read_samples(_store(taken, folder)[0])
+        shutil.rmtree(place, ignore_errors=True)
+        found[key] = taken
+    return {name: found[id(one)] for name, one in samples.items()}
+
+
 def common_patients(
     samples: dict,  # model: Samples
 ) -> list[str]:  # participant_ids
@@ -1298,7 +1342,8 @@ def run_folds(
     # what was done is kept here, and not done again; a temporary one if None
     folder: str | Path | None = None,
     seed: int = 0,  # of the run
-    jobs: int | None = None,  # trainings at once; all cores if None
+    # trainings at once; if None all cores, and where GPUs train see trainings_at_once
+    jobs: int | None = None,
     scheduler: str | None = None,  # address of a Dask scheduler; this machine if None
     allow_leak: bool = False,  # splits by slice are allowed
     # what the progress bar says; one line a fold, with the time left
@@ -1350,8 +1395,7 @@ def run_folds(
         for protocol, part in by_protocol.items()
         for fold in _folds_of(method, given, protocol, part, permutations)
     ]
-    if jobs is None and set(map(_device, methods)) != {"cpu"}:
-        jobs = max(1, _here()[1])  # a GPU a worker
+    jobs = trainings_at_once(methods) if jobs is None else jobs
     done, failed = map_patients(
         run_fold, {fold.folder: fold for fold in folds}, jobs, description, scheduler
     )

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LEARNING_RATES', 'PAPER_AUGMENTATION', 'CHANNELS', 'multi_scale_training', 'stated_stop', 'StatedRule', 'box_side',
            'SegmentedSlices', 'segmented_slices', 'MultiScaleCNN', 'TextureSVM', 'draw_patients', 'draw_slices', 'thin',
-           'draw', 'protocol_splits', 'paper_methods', 'stopping_methods', 'epoch_curve', 'slice_scores',
+           'draw', 'protocol_splits', 'paper_methods', 'stopping_methods', 'epoch_curve', 'slice_calls', 'slice_scores',
            'inflation_rows', 'slice_null', 'rival_over_draws', 'rival_over_slices']
 
 # %% ../../nbs/methods/multi_scale_cnn.ipynb #af012abf
@@ -30,7 +30,7 @@ from .method import Method, Model, classes_of
 from .network import NetworkMethod
 from ..networks.networks import multi_scale_network
 from ..images.slices import Slicing, common_sequences, slice_cohort
-from ..statistics.measures import auroc, corrected_interval
+from ..statistics.measures import auroc, called, corrected_interval
 from glioma_repro.statistics.comparison import (
     clustered_difference,
     corrected_resampled_t,
@@ -517,17 +517,32 @@ def epoch_curve(
     )
 
 # %% ../../nbs/methods/multi_scale_cnn.ipynb #4acef404
+def slice_calls(
+    part: Predictions,  # of one model, protocol and draw; two classes
+) -> pd.DataFrame:  # participant_id, slice, label, positive, score, call, right
+    """What each slice of known label is and what it is called, by the rule of
+    `evaluate`; `positive`: it is of the second class; `score` is that class's.
+    """
+    wide = part.wide()
+    wide = wide[wide["label"].notna()]
+    classes = list(wide.columns[-2:])
+    calls = called(wide[classes].to_numpy(float))
+    return wide[["participant_id", "slice", "label"]].assign(
+        positive=(wide["label"] == classes[1]).astype(bool),
+        score=wide[classes[1]].astype(float),
+        call=np.array(classes, dtype=object)[calls],
+        right=lambda one: one["call"] == one["label"].astype(object),
+    )
+
+
 def slice_scores(
     part: Predictions,  # of one model, protocol and draw
 ) -> dict[str, float]:
     "Accuracy and AUROC of slices."
-    wide = part.wide()
-    classes = list(wide.columns[-2:])
-    positive = (wide["label"] == classes[1]).to_numpy()
-    scores = wide[classes[1]].to_numpy(float)
+    calls = slice_calls(part)
     return {
-        "accuracy": float(((scores > 0.5) == positive).mean()),
-        "auroc": float(auroc(positive, scores)),
+        "accuracy": float(calls["right"].mean()),
+        "auroc": float(auroc(calls["positive"].to_numpy(), calls["score"].to_numpy())),
     }
 
 
@@ -583,20 +598,18 @@ def slice_null(
     measure: str,  # accuracy, sensitivity or specificity
 ) -> dict:  # null, in words with its value; null_p
     "The null of a share of slices, and the p of the test against it."
-    wide = part.wide()
-    classes = list(wide.columns[-2:])
-    positive = (wide["label"] == classes[1]).to_numpy()
-    right = (wide[classes[1]].to_numpy(float) > 0.5) == positive
+    calls = slice_calls(part)
+    positive, right = calls["positive"].to_numpy(), calls["right"].to_numpy()
     rows = dict(sensitivity=positive, specificity=~positive).get(
-        measure, np.ones(len(wide), bool)
+        measure, np.ones(len(calls), bool)
     )
-    name, null = "chance", np.full(len(wide), 0.5)
+    name, null = "chance", np.full(len(calls), 0.5)
     if measure == "accuracy":
         common = positive.mean() > 0.5
         name, null = "majority", (positive == common).astype(float)
     if not rows.any():
         return {"null": f"{name} 0.5", "null_p": np.nan}
-    who = wide["participant_id"].to_numpy()[rows]
+    who = calls["participant_id"].to_numpy()[rows]
     found = clustered_difference(who, right[rows], null[rows])
     return {"null": f"{name} {null[rows].mean():.3f}", "null_p": found["p"]}
 
@@ -635,9 +648,7 @@ def rival_over_slices(
     "Shares of right slices of two models on the same slices, patients as clusters."
     right = {}
     for model in models:
-        wide = scores.select(model=model).wide()
-        wide = wide.sort_values(["participant_id", "slice"])
-        positive = wide["label"] == wide.columns[-1]
-        right[model] = (wide[wide.columns[-1]].astype(float) > 0.5) == positive
-    a, b = (right[model].to_numpy() for model in models)
-    return clustered_difference(wide["participant_id"], a, b)
+        calls = slice_calls(scores.select(model=model))
+        calls = calls.sort_values(["participant_id", "slice"])
+        right[model] = calls["right"].to_numpy()
+    return clustered_difference(calls["participant_id"], *map(right.get, models))

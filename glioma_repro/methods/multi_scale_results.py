@@ -28,8 +28,10 @@ from glioma_repro.methods.multi_scale_cnn import (
     TextureSVM,
     epoch_curve,
     protocol_splits,
+    slice_calls,
     slice_scores,
 )
+from .picture_study import twins_in_training
 from glioma_repro.patients.core import (
     COLOURS,
     TARGET_NAMES,
@@ -40,11 +42,7 @@ from glioma_repro.patients.core import (
     seed_of,
 )
 from ..statistics.figures import legends_beside
-from glioma_repro.statistics.measures import (
-    evaluate,
-    newcombe_interval,
-    proportion_interval,
-)
+from ..statistics.measures import evaluate
 
 # %% ../../nbs/methods/multi_scale_results.ipynb #a1770007
 def protocol_draws(
@@ -82,14 +80,10 @@ def draw_table(
 
 def _counted(split, word_of, cohort, target):
     "The slices of one split."
-    identities, words = cohort.identities(), pd.Series(list(word_of.values()))
+    words = pd.Series(list(word_of.values()))
     positive, rarer = cohort.classes(target)[-1], words.value_counts().idxmin()
     tested = np.array([word_of[one] for one in split.test])
-
-    def persons(names):
-        return identities[[one.split("/")[0] for one in names]].to_numpy(str)
-
-    sisters = np.isin(persons(split.test), persons(split.train)).mean()
+    sisters = twins_in_training([split], cohort.identities())
     found = (tested == rarer).sum() / (words == rarer).sum()
     return {
         "train": len(split.train),
@@ -98,7 +92,7 @@ def _counted(split, word_of, cohort, target):
         f"test, {positive}": int((tested == positive).sum()),
         "test patients": len(people_of(split.test)),
         f"share of the {rarer} slices": float(found),
-        "test slices with a sister slice in training": float(sisters),
+        "test slices with a sister slice in training": sisters,
     }
 
 # %% ../../nbs/methods/multi_scale_results.ipynb #a1770010
@@ -213,7 +207,6 @@ def slice_figures(
     models,  # which, in order
     protocols,  # which
     repeat: int = 0,  # which draw
-    seed: int = 0,  # of the bootstrap
 ) -> pd.DataFrame:  # a row a target, protocol, model and measure
     "Sensitivity, specificity, accuracy and AUROC of slices, in every protocol."
     models = list(models)
@@ -222,28 +215,13 @@ def slice_figures(
         measures=("sensitivity", "specificity", "accuracy", "auroc"),
         by=("target", "protocol", "model"),
         level="slice",
-        iterations=1000,
-        seed=seed,
     )
-    for row in table.index[table["value"].isin([0, 1])]:
-        table.loc[row, ["low", "high"]] = _exact_interval(table.loc[row])
     place = {model: number for number, model in enumerate(models)}
     table = table.sort_values(
         "model", key=lambda column: column.map(place), kind="stable"
     ).sort_values("target", kind="stable")
     columns = "target protocol model measure value low high n samples reason".split()
     return table[columns]
-
-
-def _exact_interval(row):
-    "The interval of a value of 0 or 1, by the patients that it stands on."
-    negatives = row["n"] - row["n_positive"]
-    if row["measure"] == "auroc":
-        return newcombe_interval(row["value"], row["n_positive"], negatives)
-    number = dict(
-        sensitivity=row["n_positive"], specificity=negatives, accuracy=row["n"]
-    )[row["measure"]]
-    return proportion_interval(int(row["value"]) * int(number), int(number))
 
 # %% ../../nbs/methods/multi_scale_results.ipynb #a1770017
 def beside_published(
@@ -332,8 +310,8 @@ def _printed(known, true, called):
 
 def _called(part, true, called, name, right):
     "Ours under one protocol."
-    answer = part.loc[part.groupby(["participant_id", "slice"])["score"].idxmax()]
-    of_class = answer.loc[answer["label"] == true, "class"]
+    calls = slice_calls(Predictions(part))
+    of_class = calls.loc[calls["label"] == true, "call"]
     share = right if called == true else 1 - right[[0, 2, 1]]
     text = f"{(of_class == called).sum()} of {len(of_class)}"
     return {f"{name}: slices": text} | dict(zip(_with_limits(name), share))
@@ -428,18 +406,17 @@ def stopping_row(
     protocol: str,  # which
 ) -> dict:
     "How a training by one of the rules ended."
-    text, rule = method.name.removesuffix(" rule").rsplit(", ", 1)
     mine = histories[
         (histories["model"] == method.name) & (histories["protocol"] == protocol)
     ]
     losses = epoch_curve(histories, method, protocol)["validation_loss"].to_numpy()
     passes = mine["validation_loss"].to_numpy()
-    used = len(passes) if rule == "stated" else int(passes.argmin()) + 1
+    used = len(passes) if method.rule == "stated" else int(passes.argmin()) + 1
     whole = mine["stopped"].iloc[0].startswith("all")
     return {
         "protocol": protocol,
-        "training": text,
-        "rule": rule,
+        "training": method.name.removesuffix(f", {method.rule} rule"),
+        "rule": method.rule,
         "epochs trained": len(losses),
         "weights of epoch": used / method.k,
         "ended by": "the limit on epochs" if whole else "the rule",

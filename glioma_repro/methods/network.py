@@ -19,6 +19,7 @@ from ..patients.core import ReproError, Samples
 from .method import Method, Model, classes_of, read_model, rows_of
 from ..networks.networks import lower
 from ..networks.training import Trained, Training, fit, predict_scores
+from ..statistics.measures import called
 
 # %% ../../nbs/methods/network.ipynb #4f52ea5a
 def _filled(samples, moments):
@@ -129,9 +130,8 @@ def _watcher(network, samples, validation, classes, training, rows):
         scores = predict_scores(network, part, {target: classes[target]}, training)[
             target
         ]
-        return float(
-            (scores.argmax(1) == part.codes(target, classes[target])[0]).mean()
-        )
+        right = called(scores) == part.codes(target, classes[target])[0]
+        return float(right.mean())
 
     def note(step, loss):
         if (step + 1) % passes == 0:

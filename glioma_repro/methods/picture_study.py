@@ -29,6 +29,7 @@ from glioma_repro.statistics.comparison import (
     mcnemar,
 )
 from glioma_repro.statistics.measures import (
+    called,
     confusion,
     drawn_limits,
     from_confusion,
@@ -164,8 +165,7 @@ def decisions(
     wide = given.wide()
     wide = wide[wide["label"].notna()].reset_index(drop=True)
     classes = [one for one in wide.columns[list(wide.columns).index("label") + 1 :]]
-    scores = wide[classes].to_numpy(float)
-    at = (scores[:, 1] >= 0.5).astype(int) if len(classes) == 2 else scores.argmax(1)
+    at = called(wide[classes].to_numpy(float))
     call = np.array(classes, dtype=object)[at]
     unit = wide["participant_id"].astype(str)
     if level == "slice":

@@ -38,6 +38,10 @@ class ResidualCNN(NetworkMethod):
             )
 
     @property
+    def fills_gaps(self):
+        return self.missing == "impute"
+
+    @property
     def source(self):
         return self.slicing, self.missing
 

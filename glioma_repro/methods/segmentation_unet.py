@@ -430,6 +430,10 @@ class SegmentationUNet(Method):
         return 0 if self.augment is None else self.augment.patch
 
     @property
+    def fills_gaps(self):
+        return self.missing == "blank"
+
+    @property
     def source(self):
         around = self.neighbours if self.dimensions == 2 else None
         return (

@@ -8,10 +8,11 @@ __all__ = ['SEQUENCES', 'TARGETS', 'TARGET_NAMES', 'tqdm', 'LOG', 'PARTICIPANTS'
            'unsealed', 'write_json', 'plain_content', 'sha256_of', 'fingerprint', 'made_before', 'participant_label',
            'seed_of', 'generator', 'log_to', 'cores', 'map_patients', 'processes', 'header_problem', 'read_volume',
            'write_volume', 'geometry', 'check_same_grid', 'Column', 'validate_participants', 'Cohort', 'session_of',
-           'identity', 'read_ids', 'Settings', 'Description', 'as_tsv', 'from_bids', 'read_cohort', 'read_participants',
-           'with_sessions', 'map_cohort', 'Samples', 'SamplesFile', 'read_samples', 'Predictions', 'predictions_of',
-           'concat', 'shared_words', 'read_typed_table', 'read_predictions', 'Measurements', 'read_measurements',
-           'measurements_of', 'set_style', 'describe_figure', 'show_images', 'real_data', 'cache_folder']
+           'identity', 'read_ids', 'Settings', 'Description', 'as_tsv', 'from_bids', 'drawn_by_hand', 'read_cohort',
+           'read_participants', 'with_sessions', 'map_cohort', 'Samples', 'SamplesFile', 'read_samples', 'Predictions',
+           'predictions_of', 'concat', 'shared_words', 'read_typed_table', 'read_predictions', 'Measurements',
+           'read_measurements', 'measurements_of', 'set_style', 'describe_figure', 'show_images', 'real_data',
+           'cache_folder']
 
 # %% ../../nbs/patients/core.ipynb #70daa1c0
 import csv
@@ -1407,6 +1408,13 @@ def _known(word):
     return pd.NA if word.lower() in ("n/a", "") else word
 
 
+def drawn_by_hand(
+    folder: Path,  # a BIDS data set
+) -> str | None:  # for Cohort.mask_method
+    "The derivative in which a person puts tumour masks; None where it is not there."
+    return "manual" if (folder / "derivatives" / "manual").is_dir() else None
+
+
 def read_cohort(
     folder: str | Path,  # a BIDS data set with participants.tsv
 ) -> Cohort:
@@ -1418,8 +1426,8 @@ def read_cohort(
     settings = {"name": folder.name} | _described_settings(
         folder / "dataset_description.json"
     )
-    if not settings.get("mask_method") and (folder / "derivatives/manual").is_dir():
-        settings["mask_method"] = "manual"  # where a person's masks stand
+    if not settings.get("mask_method"):
+        settings["mask_method"] = drawn_by_hand(folder)
     if os.path.lexists(folder / "problems.tsv"):
         problems = read_text_table(
             folder / "problems.tsv", required=("participant_id", "problem")

@@ -56,6 +56,7 @@ from glioma_repro.patients.core import (
     as_tsv,
     atomic_path,
     check_same_grid,
+    drawn_by_hand,
     fingerprint,
     from_bids,
     identity,
@@ -997,15 +998,15 @@ def curate(
 
 
 @contextmanager
-def _writing(folder, source, mask_method=None):
+def _writing(folder, source, mask_method=""):
     """The data set for us alone, without what a killed process left half written;
     raises ReproError for a disk that is full or not there.
     """
     try:
         _check_places(source, folder.parent)
         with _stoppable(), _alone(folder.with_name(f".{folder.name}.lock"), folder):
-            for name in ("", "derivatives/curation", f"derivatives/{mask_method}"):
-                _clean(folder / name)
+            written = [f"derivatives/{one}" for one in ("curation", mask_method) if one]
+            _clean(folder, *(folder / name for name in written))
             yield
     except OSError as error:
         raise ReproError(
@@ -1019,27 +1020,12 @@ def _curated(manifest, roots, folder, jobs, overwrite):
     "The data set from what lies below the roots."
     find, _ = LAYOUTS[manifest.layout]
     cases, problems, flow = find(roots)
-    cases = [replace(one, overwrite=overwrite) for one in cases]
     labels, used, differing = read_labels(
         manifest, roots, {one.participant_id: one.names for one in cases}
     )
-    records, failed = import_cases(cases, manifest.layout, folder, jobs, manifest.name)
-    problems += [
-        (one.participant_id, f"kept: {one.note}")
-        for one in cases
-        if one.note and one.participant_id in records
-    ]
-    problems += failed
-    problems += [
-        (one, note) for one, record in records.items() for note in record["notes"]
-    ]
-    if not records:
-        raise ReproError(
-            f"no patient of {manifest.name} could be used; the first: "
-            f"{': '.join(problems[0])}"
-            if problems
-            else f"no patient of {manifest.name}"
-        )
+    place = (manifest.layout, folder, jobs, manifest.name)
+    whose = f"of {manifest.name}"
+    records, failed = _imported(cases, problems, whose, overwrite, *place)
     kept = [one for one in cases if one.participant_id in records]
     table, unlabelled = _participants(manifest, kept, labels)
     made = Cohort(
@@ -1056,15 +1042,7 @@ def _curated(manifest, roots, folder, jobs, overwrite):
         provenance=_provenance(manifest, used, records),
     )
     made = include(made, manifest.inclusion)
-    plain = made.participants
-    made, corrected = (made, []) if overwrite else with_corrections(made)
-    problems += unlabelled + corrected
-    _say_by_hand(problems)
-    made = replace(
-        made,
-        problems=pd.DataFrame(sorted(problems), columns=["participant_id", "problem"]),
-    )
-    return _write_if_new(made, plain, differing)
+    return _finished(made, failed + unlabelled, differing, overwrite)
 
 # %% ../../nbs/patients/curation.ipynb #a0daf6d2
 def _check_places(source, out):
@@ -1226,6 +1204,38 @@ def _import_one(participant_id, case, layout, folder):
             return f"{error.strerror} ({error.filename or folder})"
         raise
 
+# %% ../../nbs/patients/curation.ipynb #4ec880d9
+def _imported(cases, problems, whose, overwrite, *place):
+    """Records by participant_id, and the problems with those of `import_cases`, which
+    is told the place; raises ReproError if nobody is left.
+    """
+    cases = [replace(one, overwrite=overwrite) for one in cases]
+    records, failed = import_cases(cases, *place)
+    kept = [
+        (one.participant_id, f"kept: {one.note}")
+        for one in cases
+        if one.note and one.participant_id in records
+    ]
+    notes = [(one, note) for one, record in records.items() for note in record["notes"]]
+    problems = problems + kept + failed + notes
+    if not records:
+        why = f" could be used; the first: {': '.join(problems[0])}" if problems else ""
+        raise ReproError(f"no patient {whose}{why}")
+    return records, problems
+
+
+def _finished(made, problems, differing, overwrite):
+    """Writes the tables, with a person's corrections and every problem; gives the
+    cohort with the masks that a person drew, where it has no others.
+    """
+    plain = made.participants
+    made, corrected = (made, []) if overwrite else with_corrections(made)
+    problems = problems + corrected
+    _say_by_hand(problems)
+    table = pd.DataFrame(sorted(problems), columns=["participant_id", "problem"])
+    made = _write_if_new(replace(made, problems=table), plain, differing)
+    return replace(made, mask_method=made.mask_method or drawn_by_hand(made.folder))
+
 # %% ../../nbs/patients/curation.ipynb #4ec880d7
 def _participants(manifest, cases, labels):
     """The participants table, and a problem line for everybody whom no label table
@@ -1286,25 +1296,13 @@ def import_dicom(
     """
     known = None if labels is None else _own_labels(labels)  # before the long work
     cases, problems, _ = find_dicom([Path(source)], jobs)
-    cases = [replace(one, overwrite=overwrite) for one in cases]
-    records, failed = import_cases(cases, "dicom", Path(folder), jobs, name)
-    problems += failed + [
-        (one, note) for one, record in records.items() for note in record["notes"]
-    ]
-    if not records:
-        raise ReproError(
-            f"no patient below {source} could be imported; the first: "
-            f"{': '.join(problems[0])}"
-        )
+    place = ("dicom", Path(folder), jobs, name)
+    whose = f"below {source}"
+    records, failed = _imported(cases, problems, whose, overwrite, *place)
     title = f"Imported from DICOM: {len(records)} patients"
     table, unlabelled = _with_own_labels(list(records), known, labels)
-    made = Cohort(name, table, Path(folder), title, mask_method="manual")
-    plain = made.participants
-    made, corrected = (made, []) if overwrite else with_corrections(made)
-    problems += unlabelled + corrected
-    _say_by_hand(problems)
-    problems = pd.DataFrame(problems, columns=["participant_id", "problem"])
-    return _write_if_new(replace(made, problems=problems), plain, _disagreements({}))
+    made = Cohort(name, table, Path(folder), title)
+    return _finished(made, failed + unlabelled, _disagreements({}), overwrite)
 
 
 def _own_labels(path):
@@ -1313,9 +1311,6 @@ def _own_labels(path):
     """
     table = read_table(path, "participant_id")
     table["participant_id"] = [participant_label(one) for one in table.index]
-    named_twice = table["participant_id"][table["participant_id"].duplicated()]
-    if len(named_twice):
-        raise SchemaError(f"{path}: {named_twice.iloc[0]} has two rows; keep one")
     return validate_participants(from_bids(table.reset_index(drop=True)), str(path))
 
 
@@ -1355,7 +1350,7 @@ def curate_dicom(
             f"the name {name[:80]!r} cannot be a folder's; use letters, digits and '-'"
         )
     folder = Path(out) / name
-    with _writing(folder, Path(source), "manual"):
+    with _writing(folder, Path(source)):
         return import_dicom(source, folder, name, jobs, labels, overwrite)
 
 # %% ../../nbs/patients/curation.ipynb #b5f3c9d3
@@ -1478,9 +1473,12 @@ def _write_if_new(made, source, differing):
         same = False
     if not same:
         made.write()
-        for method in ("curation", *([made.mask_method] if made.mask_method else [])):
+        for method in filter(None, ("curation", made.mask_method)):
+            place = made.folder / "derivatives" / method
+            if not place.is_dir():  # nobody of the source had a mask
+                continue
             write_json(
-                made.folder / "derivatives" / method / "dataset_description.json",
+                place / "dataset_description.json",
                 {
                     "Name": f"{made.name}: {method}",
                     "BIDSVersion": "1.10.0",

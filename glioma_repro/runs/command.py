@@ -209,14 +209,11 @@ def study_help(
 
 def list_of_studies() -> str:
     "Every notebook that can be run, with its sentence."
-    from glioma_repro.runs.parameters import question_of, read_cells, runnable
+    from glioma_repro.runs.parameters import questions
 
-    known = runnable()
+    known = questions()
     width = max(map(len, known))
-    return "\n".join(
-        f"{name:<{width}}  {question_of(read_cells(path))}"
-        for name, path in known.items()
-    )
+    return "\n".join(f"{name:<{width}}  {asked}" for name, asked in known.items())
 
 # %% ../../nbs/runs/command.ipynb #07549653
 def _parse_parameters(name, pairs, external):

@@ -47,6 +47,7 @@ from glioma_repro.runs.parameters import (
 )
 from .report import render_report
 from glioma_repro.runs.study import (
+    WITHOUT_EFFECT,
     code_hash,
     data_hashes,
     derivative_hashes,
@@ -126,10 +127,6 @@ def _with_record(cells, name):
     return [*cells[: place + 1], opened, *cells[place + 1 :], closed]
 
 # %% ../../nbs/runs/execution.ipynb #b38a0e74
-# they change where and how fast, not what
-_NOT_IN_LABEL = ("cohort", "out", "jobs", "scheduler")
-
-
 def label_of(
     parameters: dict,  # all of the run's
     defaults: dict,  # the notebook's
@@ -138,7 +135,7 @@ def label_of(
     changed = {
         key: value
         for key, value in parameters.items()
-        if key not in _NOT_IN_LABEL and value != defaults.get(key)
+        if key not in ("cohort", *WITHOUT_EFFECT) and value != defaults.get(key)
     }
     if not changed:
         return "default"
@@ -393,9 +390,7 @@ def _fingerprint_of(parameters, opened, notebook):
     data, code.
     """
     lasting = {
-        key: value
-        for key, value in parameters.items()
-        if key not in ("out", "jobs", "scheduler")
+        key: value for key, value in parameters.items() if key not in WITHOUT_EFFECT
     }
     external, apart = parameters.get("external"), None
     if external and is_cohort(external):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['path_name', 'notebooks', 'find_notebook', 'read_cells', 'is_parameters', 'Parameter', 'describe_parameters',
            'parameters_of', 'parse_value', 'check_parameters', 'exported_module', 'kept_cells', 'has_work', 'runnable',
-           'question_of']
+           'questions', 'question_of']
 
 # %% ../../nbs/runs/parameters.ipynb #7c1d2e04
 import ast
@@ -296,8 +296,23 @@ def runnable(
     """The notebooks that do something on a cohort: studies, and steps with code in
     their last section.
     """
-    known = notebooks(folder).items()
-    return {name: path for name, path in known if has_work(read_cells(path))}
+    return {name: path for name, path, _ in _with_work(folder)}
+
+
+def questions(
+    # where to look; the project's own notebooks if None
+    folder: str | Path | None = None,
+) -> dict[str, str]:  # name without number: its sentence
+    "What each notebook that can be run asks."
+    return {name: question_of(notebook) for name, _, notebook in _with_work(folder)}
+
+
+def _with_work(folder):
+    "Name, file and cells of every notebook that can be run, each read once."
+    for name, path in notebooks(folder).items():
+        notebook = read_cells(path)
+        if has_work(notebook):
+            yield name, path, notebook
 
 
 def question_of(

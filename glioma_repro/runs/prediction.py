@@ -21,7 +21,7 @@ import pandas as pd
 import SimpleITK as sitk
 from threadpoolctl import threadpool_limits
 
-from ..images.patient import read_patient, turned
+from ..images.patient import Patient, read_patient, turned
 from glioma_repro.images.preprocess import (
     Prepared,
     Recipe,
@@ -248,7 +248,8 @@ def dicom_patient(
     if not Path(source).is_dir():
         raise ReproError(f"{source} is no folder")
     _emptied(Path(folder), fingerprint(str(Path(source).resolve())))
-    cohort = import_dicom(source, folder, "newcomer", 1)
+    # the folder is ours: `_of_one` wrote its table, and no person did
+    cohort = import_dicom(source, folder, "newcomer", 1, overwrite=True)
     if len(cohort) > 1:
         raise ReproError(
             f"{source} holds {len(cohort)} patients ({', '.join(cohort.ids[:3])}, …): "
@@ -327,10 +328,8 @@ def with_what_it_needs(
 def _with_sequences(model, cohort):
     "Who has the sequences, where the model fills in none that is missing."
     wanted = [name for name in model.names if name in SEQUENCES]
-    parts = [model.method, getattr(model.method, "segmenter", None)]
-    fills = {getattr(part, "missing", None) for part in parts} & {"impute", "blank"}
     without = {}
-    for one in cohort.ids if wanted and not fills else ():
+    for one in cohort.ids if wanted and not model.method.fills_gaps else ():
         there = cohort.sequences(one)
         lacking = [SEQUENCES[name] for name in wanted if name not in there]
         if lacking:
@@ -425,18 +424,17 @@ def _ranged(numbers):
 
 # %% ../../nbs/runs/prediction.ipynb #ee40b917
 def seen_by(
-    answer: Predicted,  # with the samples
-    cohort: Cohort,  # in the space that was looked at
+    asked: "Asked",  # everything
     participant_id: str,  # sub-X
+    patient: Patient | None = None,  # where somebody has read him; read here if None
 ):  # matplotlib figure; None where the model sees no picture
     "What a model saw of a patient, and the outline that it drew."
-    samples = answer.samples
-    drawn = (answer.scores.masks or {}).get(participant_id)
+    samples, drawn = asked.answer.samples, asked.drawn(participant_id)
     if set(samples.names) <= {"age", "nothing"}:
         return None
     if np.ndim(samples.inputs) == 4 and drawn is None:
         return _pictures_seen(samples, participant_id)
-    patient = read_patient(participant_id, cohort, tumour="known")
+    patient = patient or asked.patient(participant_id)
     outlines = {"given": _given_mask(patient), "drawn by\nthe model": drawn}
     outlines = {title: mask for title, mask in outlines.items() if mask is not None}
     shown = next(filter(np.any, outlines.values()), patient.region)
@@ -575,6 +573,10 @@ class Asked:
             )
         return ""
 
+    def patient(self, participant_id: str) -> Patient:
+        "A patient's images as they were prepared, with the mask that was given."
+        return read_patient(participant_id, self.ready.cohort, tumour="known")
+
     def drawn(self, participant_id: str) -> np.ndarray | None:
         "The mask that the model drew; None where it draws none."
         return (self.answer.scores.masks or {}).get(participant_id)
@@ -615,10 +617,13 @@ def patient_page(
 ) -> str:  # HTML
     "The page of one patient."
     parts = [_BANNER.format(asked.whose), *_scores_part(asked, participant_id)]
-    parts += _drawn_part(asked, participant_id, home)
+    patient = None
+    if asked.drawn(participant_id) is not None:
+        patient = asked.patient(participant_id)
+        parts += _drawn_part(asked, patient, home)
     parts.append("<h2>This patient</h2>" + _listing(asked.notes(participant_id)))
     parts.append("<h2>What the model saw</h2>")
-    figure = seen_by(asked.answer, asked.ready.cohort, participant_id)
+    figure = seen_by(asked, participant_id, patient)
     text = "The images that went into the model; the tumour's mask is outlined."
     parts += [_picture(figure, text), *_preparation(asked, participant_id)]
     parts += _card_part(asked)
@@ -640,13 +645,11 @@ def _scores_part(asked, participant_id):
     return parts
 
 
-def _drawn_part(asked, participant_id, home):
+def _drawn_part(asked, patient, home):
     "The mask of a model that draws: its size, its file, and how it fits a given one."
+    participant_id = patient.participant_id
     mask = asked.drawn(participant_id)
-    if mask is None:
-        return []
     said = empty_masks({participant_id: mask})["problem"].tolist()
-    patient = read_patient(participant_id, asked.ready.cohort, tumour="known")
     if not said and asked.ready.cohort.voxel_size_known:
         millilitres = mask.sum() * np.prod(patient.grid.GetSpacing()) / 1000
         said.append(f"{millilitres:.1f} ml, outlined in the pictures below")

@@ -13,29 +13,36 @@ import html
 import io
 import json
 import re
-import shlex
+import sys
 from pathlib import Path
 
 import nbformat
 from PIL import Image
 
-from ..patients.core import ReproError, write_text
+from ..patients.core import ReproError, write_json, write_text
 from ..patients.files import read_json
 from .execution import is_run, read_notebook, run_view
-from .parameters import exported_module, parameters_of, runnable
-from .report import report_index
+from glioma_repro.runs.parameters import (
+    exported_module,
+    find_notebook,
+    is_parameters,
+    parameters_of,
+    read_cells,
+)
+from .report import collect_runs, is_unchanged, report_index
+from .study import command_line
 
 # %% ../../nbs/runs/site.ipynb #a5e1c009
 def folded(
     source: str,  # of a code cell
-    tags=(),  # of the cell
+    parameters: bool = False,  # whether the cell holds them
 ) -> str:  # with Quarto's words for a cell that opens when it is asked
     "A cell's code under one word, which says what it is."
     if "#| code-fold:" in source:
         return source
     kinds = {type(one) for one in ast.parse(source).body}
     word = "Imports" if kinds <= {ast.Import, ast.ImportFrom} else "Code"
-    word = "Parameters" if "parameters" in tags else word
+    word = "Parameters" if parameters else word
     return f'#| code-fold: true\n#| code-summary: "{word}"\n{source}'
 
 # %% ../../nbs/runs/site.ipynb #a5e1c003
@@ -91,19 +98,14 @@ def command_of(
     results: dict,  # a run's results.json
 ) -> str:
     "What gives the run again: the parameters that are not the notebook's own."
-    record, name = results["record"], results["study"]
-    own = parameters_of(read_notebook(runnable()[name]))
-    given = record["parameters"]
-    # a folder is called by its name, a phantom with its options
-    cohort = given["cohort"] if results["phantom"] else results["cohort"]
-    words = ["glioma-repro", "run", name, "--cohort", cohort]
-    if given.get("external"):
-        words += ["--external", str(given["external"])]
-    for key, value in given.items():
-        if key in ("cohort", "external", "out", "jobs") or value == own.get(key):
-            continue
-        words += ["-p", key, "none" if value is None else str(value)]
-    return shlex.join(words)
+    name, given = results["study"], results["record"]["parameters"]
+    own = parameters_of(read_cells(find_notebook(name)))
+    told = {
+        key: value
+        for key, value in given.items()
+        if key == "cohort" or value != own.get(key)
+    }
+    return command_line(name, told)
 
 
 def newest_run(
@@ -136,7 +138,7 @@ def with_outputs(
         if cell.cell_type != "code" or cell.id not in wanted:
             continue
         cell.outputs = shown_outputs(ran[cell.id].outputs)
-        if "parameters" in cell.metadata.get("tags", []):
+        if is_parameters(cell):
             data = {
                 "text/html": said,
                 "text/plain": "<IPython.core.display.HTML object>",
@@ -163,7 +165,7 @@ class ShowDocs:
         """
         if self.study:
             self._show_run()
-        module = exported_module(nbformat.read(self.nb.path_, as_version=4))
+        module = exported_module(read_cells(self.nb.path_))
         if module is None:
             return
         from execnb.shell import CaptureShell
@@ -191,7 +193,7 @@ class ShowDocs:
         from nbdev.processors import add_links
 
         if self.study and cell.cell_type == "code" and cell.source:
-            cell.source = folded(cell.source, cell.metadata.get("tags", []))
+            cell.source = folded(cell.source, is_parameters(cell))
         if self.shell is None or cell.cell_type != "code":
             return
         if not re.search(r"^show_doc\(", cell.source, re.MULTILINE):
@@ -240,26 +242,41 @@ def link_reports(
         write_text(path, fresh)
 
 
+def _listed(results):
+    """What the list of reports reads of a results.json; the rest stays at home: a table
+    that the report does not show may hold a row a patient.
+    """
+    names = ("cohort", "study", "phantom", "patients", "headline")
+    kept = {name: results[name] for name in names if name in results}
+    record = {name: results["record"][name] for name in ("started", "commit")}
+    return kept | {"record": record}
+
+
 def publish_reports(
     runs: str | Path,  # the folder of runs
     site: str | Path,  # the site's folder, such as _docs
     pictures: bool = False,  # also the pictures of real patients
 ) -> list[Path]:  # the reports written
     """Copies every report below `site`/reports, with a page that lists them and a link
-    to it; raises ReproError if there is none.
+    to it; a run that is damaged, or was changed by hand, is named and stays away.
+    Raises ReproError if there is none.
     """
     runs, pages, home = Path(runs), [], Path(site) / "reports"
-    for record in sorted(runs.glob("*/*/*/results.json")):
-        place = record.parent.relative_to(runs)
-        report = record.parent / "report.html"
-        at_work = any(part.startswith(".") for part in place.parts)
-        if at_work or not report.is_file():
+    found, problems = collect_runs(runs)
+    for run in found:
+        place, report = run["folder"].relative_to(runs), run["folder"] / "report.html"
+        if not is_unchanged(run["folder"] / "results.json"):
+            continue  # one of the problems
+        if not (report.is_file() and is_unchanged(report)):
+            problems.append(f"{report} is not there, or was changed after the run")
             continue
         page = report.read_text(encoding="utf-8")
-        if not (read_json(record).get("phantom", False) or pictures):
+        if not (run.get("phantom", False) or pictures):
             page = without_pictures(page)
-        write_text(home / place / "results.json", record.read_text(encoding="utf-8"))
+        write_json(home / place / "results.json", _listed(run))
         pages.append(write_text(home / place / "report.html", page))
+    for problem in problems:
+        print(f"not published: {problem}", file=sys.stderr)
     if not pages:
         raise ReproError(
             f"no report in {runs}; `glioma-repro run baselines --out {runs}` makes one"
