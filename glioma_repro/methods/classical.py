@@ -13,7 +13,6 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
-from ..statistics.figures import figure_words
 from ..statistics.measures import drawn_limits, within_folds
 from glioma_repro.patients.core import (
     COLOURS,
@@ -557,10 +556,7 @@ def _importance_words(table, title_of, most=3):
     words = []
     for target, part in table.groupby("target", sort=False):
         first = part.sort_values("drop", ascending=False).head(most)
-        falls = [
-            f"{row.group} {figure_words(row.drop, row.low, row.high)}"
-            for row in first.itertuples()
-        ]
+        falls = [f"{row.group} {row.drop:.2f}" for row in first.itertuples()]
         words.append(f"{title_of.get(target, target)}: {', '.join(falls)}")
     return f"Fall of the AUROC when shuffled, the largest: {'; '.join(words)}."
 
