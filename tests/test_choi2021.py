@@ -415,3 +415,7 @@ def test_another_image_is_laid_on_the_atlas_anew(tmp_path, monkeypatch):
         way, how = location.atlas_way("sub-1", cohort)
         assert len(calls) == expected == way.GetParameters()[0]
     assert how == "registered here" and len(set(calls)) == 1
+    # before, only kind and seed were on record: other settings found the old transform
+    monkeypatch.setitem(location._ALIGNMENT, "bins", 32)
+    location.atlas_way("sub-1", cohort)
+    assert len(calls) == 3

@@ -19,7 +19,7 @@ import pytest
 import SimpleITK as sitk
 from PIL import Image
 
-from glioma_repro.images.pictures import find_copies, with_copies_joined
+from glioma_repro.images.pictures import review_pictures
 from glioma_repro.patients import curation
 from glioma_repro.patients import store as store_module
 from glioma_repro.patients.cohort import (
@@ -1363,9 +1363,9 @@ def test_real_pictures(tmp_path):
     # what images/pictures and methods/picture_study say of them
     source = data / "brain_mri_yes_no"
     cohort = curate("brain-mri-yes-no", source, tmp_path / "out", jobs=1)
-    pairs, _ = find_copies(cohort, jobs=1)
+    review = review_pictures(cohort, jobs=1)
+    pairs, joined = review.pairs, review.cohort
     assert pairs["kind"].value_counts().to_dict() == {"near": 45, "equal": 29}
     assert len({*pairs["first"], *pairs["second"]}) == 86
-    joined = with_copies_joined(cohort, pairs)
     assert len(joined) == 253 and joined.identities().nunique() == 203
     assert joined.identities().str.startswith("sha256:").all()

@@ -14,11 +14,20 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from glioma_repro.statistics.clinical import decision_curve
-from glioma_repro.patients.core import Predictions, ReproError, concat, predictions_of
+from glioma_repro.patients.core import (
+    Predictions,
+    ReproError,
+    concat,
+    measurements_of,
+    predictions_of,
+)
+from glioma_repro.images.contour import plot_sloppiness
+from glioma_repro.networks.explanation import plot_appearance
 from glioma_repro.statistics.figures import (
     _counts_of_draws,
     _confusion,
     figures_of,
+    legends_beside,
     plot_answer,
     plot_bars,
     plot_box,
@@ -125,7 +134,7 @@ def test_three_classes_are_one_line_each():
 
 def first_number(text):
     """The figure before its interval, in as many digits as that allows."""
-    return float(re.search(r"([\d.]+) \(", text)[1])
+    return float(re.search(r"([\d.]+) \[", text)[1])
 
 
 def test_repeats_are_averaged_a_patient():
@@ -460,3 +469,45 @@ def test_figures_carry_the_numbers_that_they_show():
     assert area == pytest.approx(evaluate(predictions, ["auroc"])["value"].iloc[0])
     table = pd.DataFrame({"target": ["idh"], "method": ["age"], "value": [0.6]})
     assert plot_answer(table).data.equals(table)
+
+
+def test_moved_legends_keep_proxies_whole_marks_and_their_titles():
+    """Before, a legend of proxies was taken off and nothing put in its place."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(6, 3))
+    shapes = [plt.Line2D([], [], marker=mark, linestyle=" ") for mark in "os"]
+    left.legend(shapes, ["first", "second"], title="visit")
+    right.errorbar([0, 1], [0, 1], yerr=0.1, marker="D", label="mean")
+    right.legend(title="line")
+    legends_beside(figure)
+    assert left.get_legend() is None and right.get_legend() is None
+    (legend,) = figure.legends
+    words = [text.get_text() for text in legend.get_texts()]
+    assert words == ["visit: first", "visit: second", "line: mean"]
+    assert [mark.get_marker() for mark in legend.legend_handles[:2]] == ["o", "s"]
+    # an error bar is drawn whole, with its point
+    shown = {line.get_marker() for line in legend.findobj(plt.Line2D)}
+    assert "D" in shown
+
+
+def test_every_plot_has_words_and_numbers():
+    """Before, these had the numbers alone: a caption was read to who cannot see."""
+    names = ["Dice", "volumetric similarity", "95 % Hausdorff distance"]
+    names += ["Hausdorff distance", "Dice of the region"]
+    measured = concat(
+        measurements_of(
+            {name: 1 - level / 10 for name in names},
+            {},
+            method=f"sloppiness {level} pixels",
+            participant_id=f"sub-{number}",
+        )
+        for level in (0, 4)
+        for number in range(3)
+    )
+    figure = plot_sloppiness(measured)
+    assert "of 0 and of 4 pixels: Dice 1 and 0.6" in figure.alt
+    assert len(figure.data) == 2 * 3 * len(names)
+    point = dict(target="idh", quantity="size", classes="mutant against wildtype")
+    table = pd.DataFrame([point | dict(superiority=0.7, low=0.55, high=0.8)])
+    figure = plot_appearance(table)
+    assert "IDH mutation, size 0.70 [0.55 to 0.80]" in figure.alt
+    assert figure.data.equals(table)

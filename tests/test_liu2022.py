@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from glioma_repro.images import pictures as pictures_module
 from glioma_repro.images.pictures import read_slice, review_pictures
 from glioma_repro.methods.catalogue import load_model
 from glioma_repro.methods.method import predict_cohort
@@ -211,11 +212,23 @@ def test_a_model_knows_its_training_pictures_again_and_their_copies(folder, pict
     assert set(known) == set(trained) and len(trained) == 24
 
 
-def test_a_copy_does_not_cross_to_the_external_pictures(pictures):
-    cohort = read_cohort(pictures)
+def test_a_copy_does_not_cross_to_the_external_pictures(pictures, monkeypatch):
+    cohort, compared = read_cohort(pictures), []
+    every_pair = pictures_module.pairs_of
+
+    def counted(signatures):
+        compared.append(len(signatures))
+        return every_pair(signatures)
+
+    monkeypatch.setattr(pictures_module, "pairs_of", counted)
     outer = ["sub-yes1b", "sub-yes5", "sub-no6"]  # the first has a twin inside
     inner, outer = split_external(cohort, outer)
     review = review_pictures(inner, outer, jobs=1)
+    # before, all pairs within the development pictures were compared twice
+    assert compared == [len(inner) + len(outer)]
+    alone = review_pictures(inner, jobs=1)
+    assert review.pairs.equals(alone.pairs)
+    assert review.thresholds.equals(alone.thresholds)
     assert review.external.ids == [one for one in outer.ids if one != "sub-yes1b"]
     said = review.external.problems.set_index("participant_id")["problem"]
     assert "among the development pictures" in said["sub-yes1b"]

@@ -5,6 +5,7 @@ worth, and one clear line where something is missing.
 import json
 import shutil
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -37,6 +38,7 @@ from glioma_repro.runs.prediction import (
     predict,
     recipe_of,
     with_what_it_needs,
+    worth_of,
 )
 
 NETWORK = ResidualCNN(
@@ -173,6 +175,20 @@ def test_a_card_says_what_and_holds_no_name(asked):
         assert digest in told
     assert "glioma-repro run x" in told and "AUROC" in told and "clinical" in told
     assert load_model(folder).about["made"]["command"].endswith("--cohort p")
+
+
+def test_worth_is_told_in_the_digits_that_its_interval_allows():
+    """Before, every figure had two digits, also where its interval allows three."""
+    known = {
+        "auroc": {"idh": [0.8123, 0.79, 0.83]},
+        "calibration": {"idh": {"brier": [0.12345, 0.12, 0.13, 40]}},
+    }
+    outside = {"idh": [0.5, None, None, 3]}
+    about = {"cross_validated": known, "external": outside}
+    first, second, third = worth_of(SimpleNamespace(about=about), "idh")
+    assert "had AUROC 0.812 [0.790 to 0.830], better than chance" in first
+    assert "had AUROC 0.50, without an interval" in second
+    assert "Brier score 0.123 [0.120 to 0.130] (0 is perfect)" in third
 
 
 def test_models_are_listed_and_the_nearest_is_named(asked, capsys):

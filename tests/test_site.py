@@ -265,8 +265,10 @@ def test_findings_on_real_patients_are_drawn_from_their_table(tmp_path):
     pd.DataFrame(rows).to_csv(path, index=False)
     table = gallery.read_findings(path)
     figure = gallery.findings_figure(table)
-    assert "0.75 (0.60 to 0.80); published 0.90" in figure.alt
+    assert "0.75 [0.60 to 0.80]; published 0.90" in figure.alt
     text = gallery.findings_text(table, figure.alt)
+    # before, an interval lost its brackets: square ones end the words of a picture
+    assert "0.75 (0.60 to 0.80); published 0.90" in text
     assert "tcga-lgg (55 patients)" in text and text.count("glioma-repro run") == 1
     for wrong in ({"low": 0.9}, {"cohort": "phantom"}, {"command": None}):
         pd.DataFrame([row | wrong]).to_csv(path, index=False)

@@ -136,11 +136,15 @@ def source_of(path: Path) -> str:
         return picture.text.get("source", "")
 
 
+def between_brackets(words: str) -> str:
+    """Words as they can stand for a picture in a Markdown table: ![words](picture)."""
+    return words.translate(str.maketrans("[]|\n", "()  ")).strip()
+
+
 def alt_of(page: Page) -> str:
     """What is seen on a page's picture, as Markdown wants it."""
-    plain = re.sub(r"[\[\]|\n]+", " ", page.alt).strip()
     # nobody reads a value off a small copy, so its words give none
-    sentences = re.split(r"(?<=\.) ", plain)
+    sentences = re.split(r"(?<=\.) ", between_brackets(page.alt))
     kept = [one for one in sentences if not re.search(r"\d\.\d", one)]
     words = " ".join(kept) or f"A picture for the page {page.title}"
     return textwrap.shorten(words, 200, placeholder=" …")
@@ -211,7 +215,7 @@ def findings_text(table: pd.DataFrame, alt: str) -> str:
         for cohort, part in table.groupby("cohort", sort=False)
     )
     commands = "\n".join(table["command"].drop_duplicates())
-    words = re.sub(r"[\[\]\n]+", " ", alt).strip()
+    words = between_brackets(alt)
     return (
         f"## What it found\n\nOn {cohorts}, every patient scored by models that had "
         f"not seen that patient:\n\n![{words}](gallery/findings.png)\n\n"

@@ -91,6 +91,9 @@ def _by_rule(grid):
     return made.reshape(grid.GetSize()[::-1])
 
 # %% ../../nbs/features/location.ipynb #635a9959
+_ALIGNMENT = dict(voxel=2.0, bins=64, levels=LEVELS[:2])  # voxel: mm of the template
+
+
 def atlas_way(
     participant_id: str,  # sub-X
     cohort: Cohort,  # in the space to look at
@@ -115,30 +118,23 @@ def atlas_way(
     kind = "affine" if cohort.done.get("stripped") else "atlas"
     drawn = seed_of(seed, participant_id, "location")
     inputs = {suffix: sha256_of(cohort.path(participant_id, suffix))}
-    path.parent.mkdir(parents=True, exist_ok=True)
+    settings = dict(kind=kind, seed=drawn) | _ALIGNMENT
 
     def make():
         image = sitk.Cast(cohort.image(participant_id, suffix), sitk.sitkFloat32)
-        return _laid_on(image, kind, drawn, participant_id), {}
+        return _laid_on(image, participant_id, **settings), {}
 
-    produce(path, "location", dict(kind=kind, seed=drawn), inputs, make)
+    produce(path, "location", settings, inputs, make)
     return read_transform(path, participant_id), "registered here"
 
 
-def _laid_on(image, kind, seed, participant_id):
+def _laid_on(image, participant_id, kind, voxel, **settings):
     "The transform from the template to a head, or to a brain without its skull."
-    fixed, brain = template(2.0)
+    fixed, brain = template(voxel)
     if kind == "affine":
         fixed = fixed * sitk.Cast(brain, fixed.GetPixelID())
     found = register(
-        fixed,
-        image,
-        kind,
-        mask=brain,
-        bins=64,
-        levels=LEVELS[:2],
-        seed=seed,
-        participant_id=participant_id,
+        fixed, image, kind, mask=brain, participant_id=participant_id, **settings
     )
     return found.transform
 

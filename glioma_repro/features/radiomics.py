@@ -29,6 +29,7 @@ from glioma_repro.patients.core import (
     SchemaError,
     check_same_grid,
     concat,
+    describe_figure,
     fingerprint,
     made_before,
     map_cohort,
@@ -768,7 +769,8 @@ def plot_correlation(
     step = max(1, int(np.ceil(table.shape[1] / most)))
     kept = list(table.columns)[::step]
     figure, axis = plt.subplots(figsize=(7.4, 6.2))
-    picture = axis.imshow(table[kept].corr("spearman"), cmap="RdBu_r", vmin=-1, vmax=1)
+    shown = table[kept].corr("spearman")
+    picture = axis.imshow(shown, cmap="RdBu_r", vmin=-1, vmax=1)
     where = {
         group: [kept.index(name) for name in members if name in kept]
         for group, members in groups.items()
@@ -783,4 +785,7 @@ def plot_correlation(
         axis.axhline(max(places) + 0.5, color="black", linewidth=0.6)
         axis.axvline(max(places) + 0.5, color="black", linewidth=0.6)
     figure.colorbar(picture, label="Spearman correlation", shrink=0.8)
-    return figure
+    groups = ", ".join(f"{len(places)} of {group}" for group, places in where.items())
+    alt = f"Spearman correlation of {len(kept)} features: {groups}."
+    data = shown.rename_axis("feature").reset_index()
+    return describe_figure(figure, alt, data)

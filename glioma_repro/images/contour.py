@@ -25,6 +25,7 @@ from glioma_repro.patients.core import (
     ReproError,
     check_same_grid,
     concat,
+    describe_figure,
     fingerprint,
     generator,
     inside,
@@ -995,8 +996,21 @@ def plot_sloppiness(
             ylim=(0, 1.02) if unit == "1" else (0, None),
         )
     figure.legend(loc="outside upper right")
-    figure.data = table
-    return figure
+    return describe_figure(figure, _sloppiness_words(table, quantities), table)
+
+
+def _sloppiness_words(table, quantities):
+    "What the panels show: the medians at the least and the greatest sloppiness."
+    medians = table.groupby(["quantity", "level"])["value"].median()
+    words = []
+    for quantity in quantities:
+        line = medians[quantity].sort_index()
+        words.append(f"{quantity} {line.iloc[0]:.3g} and {line.iloc[-1]:.3g}")
+    least, greatest = table["level"].min(), table["level"].max()
+    return (
+        f"Medians over the patients at a sloppiness of {least:g} and of {greatest:g} "
+        f"pixels: {'; '.join(words)}."
+    )
 
 # %% ../../nbs/images/contour.ipynb #edaeac02
 def show_segmentation(

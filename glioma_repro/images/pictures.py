@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['WHITE', 'COPY_RULES', 'FACTS', 'has_pictures', 'read_slice', 'squeezed', 'perceptual_hash', 'likeness',
-           'signatures_of', 'pairs_of', 'copies_among', 'find_copies', 'pairs_by_threshold', 'with_copies_joined',
-           'own_identities', 'without_twins', 'show_copies', 'picture_samples', 'picture_channels', 'picture_facts',
+           'signatures_of', 'pairs_of', 'copies_among', 'pairs_by_threshold', 'with_copies_joined', 'own_identities',
+           'signatures_apart', 'without_twins', 'show_copies', 'picture_samples', 'picture_channels', 'picture_facts',
            'fact_samples', 'PictureReview', 'review_pictures']
 
 # %% ../../nbs/images/pictures.ipynb #42c62a1e
@@ -122,7 +122,9 @@ def pairs_of(
     digests, hashes, looks = map(np.array, zip(*signatures.values()))
     first, second = np.triu_indices(len(names), 1)
     alike = (looks @ looks.T / looks.shape[1])[first, second]
-    bits = (hashes[:, None] != hashes[None]).sum(2)[first, second]
+    # equal bits add 1 to the product of two hashes of 1 and -1, others take 1 off
+    signs = 2.0 * hashes - 1
+    bits = ((hashes.shape[1] - signs @ signs.T) / 2).round().astype(int)[first, second]
     kind = np.where(digests[first] == digests[second], "equal", "near")
     columns = dict(first=names[first], second=names[second], kind=kind)
     return pd.DataFrame(columns | dict(bits=bits, correlation=alike))
@@ -137,18 +139,6 @@ def copies_among(
     for most, least in rules:
         found |= (pairs["bits"] <= most) & (pairs["correlation"] >= least)
     return pairs[found].reset_index(drop=True)
-
-
-def find_copies(
-    cohort: Cohort,  # of pictures
-    rules=COPY_RULES,  # (bits apart at most, correlation at least); one is enough
-    jobs: int | None = None,  # processes; all cores if None
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Pairs of pictures that are one patient by their looks: first, second, kind
-    (equal or near), bits, correlation; and who could not be read.
-    """
-    found, problems = signatures_of(cohort, jobs)
-    return copies_among(pairs_of(found), rules), problems
 
 # %% ../../nbs/images/pictures.ipynb #f40c1440
 def pairs_by_threshold(
@@ -175,7 +165,7 @@ def pairs_by_threshold(
 # %% ../../nbs/images/pictures.ipynb #f80ebdaa
 def with_copies_joined(
     cohort: Cohort,  # of pictures
-    copies: pd.DataFrame,  # from find_copies
+    copies: pd.DataFrame,  # of copies_among
 ) -> Cohort:  # the same pictures, one identity a group of copies
     """The cohort with a column `identity` that copies share, that of the first of them,
     and `own_identity`, what each picture was before.
@@ -233,22 +223,28 @@ def _contradicting(cohort):
 _OUTSIDE = "external/"
 
 
+def signatures_apart(
+    external: Cohort,  # pictures kept apart
+    jobs: int | None = None,  # processes; all cores if None
+) -> dict:  # as of signatures_of, under external/sub-X: both cohorts may have a sub-1
+    "What makes pictures that are kept apart themselves."
+    found, _ = signatures_of(external, jobs)
+    return {f"{_OUTSIDE}{one}": seen for one, seen in found.items()}
+
+
 def without_twins(
     external: Cohort,  # pictures kept apart
-    signatures: dict,  # of signatures_of, of the development pictures
-    rules=COPY_RULES,  # of find_copies
-    jobs: int | None = None,  # processes; all cores if None
+    copies: pd.DataFrame,  # of copies_among, of signatures_of | signatures_apart
 ) -> Cohort:  # copies joined
     """The external pictures of which no copy is among the development pictures; the
     others are listed in `problems`. Raises ReproError if none is left.
     """
-    theirs, _ = signatures_of(external, jobs)
-    theirs = {f"{_OUTSIDE}{one}": seen for one, seen in theirs.items()}
-    copies = copies_among(pairs_of(signatures | theirs), rules)
     outside = copies["second"].str.startswith(_OUTSIDE)
     inside = ~copies["first"].str.startswith(_OUTSIDE)
-    for side in ("first", "second"):
-        copies[side] = copies[side].str.removeprefix(_OUTSIDE)
+    copies = copies.assign(
+        first=copies["first"].str.removeprefix(_OUTSIDE),
+        second=copies["second"].str.removeprefix(_OUTSIDE),
+    )
     joined = with_copies_joined(external, copies[outside & ~inside])
     who = joined.identities()
     twins = who.reindex(copies.loc[outside & inside, "second"]).dropna()
@@ -257,7 +253,7 @@ def without_twins(
 
 # %% ../../nbs/images/pictures.ipynb #532c2879
 def show_copies(
-    copies: pd.DataFrame,  # from find_copies
+    copies: pd.DataFrame,  # of copies_among
     cohort: Cohort,  # whose pictures
     most: int = 8,  # pairs to draw; the least alike, which one should look at
 ):  # matplotlib figure
@@ -373,7 +369,7 @@ class PictureReview:
 def review_pictures(
     cohort: Cohort,  # of pictures
     external: Cohort | None = None,  # pictures kept apart, or volumes
-    rules=COPY_RULES,  # of find_copies
+    rules=COPY_RULES,  # of copies_among
     jobs: int | None = None,  # processes
 ) -> PictureReview:
     "Finds copies, joins them, and counts; raises ReproError for a cohort of volumes."
@@ -382,11 +378,16 @@ def review_pictures(
             f"cohort {cohort.name} has volumes, not pictures: its patients are known"
         )
     signatures, _ = signatures_of(cohort, jobs)
-    pairs = pairs_of(signatures)
+    apart = external is not None and has_pictures(external)
+    theirs = signatures_apart(external, jobs) if apart else {}
+    # every two pictures are compared once: the costly part grows with their square
+    pairs = pairs_of(signatures | theirs)
+    if apart:
+        external = without_twins(external, copies_among(pairs, rules))
+        inner = ~pairs["second"].str.startswith(_OUTSIDE)
+        pairs = pairs[inner].reset_index(drop=True)
     copies = copies_among(pairs, rules)
     joined, labels = with_copies_joined(cohort, copies), cohort.labels("tumor")
-    if external is not None and has_pictures(external):
-        external = without_twins(external, signatures, rules, jobs)
     counts = _counted(joined, copies, labels)
     thresholds = pairs_by_threshold(pairs, labels, rules=rules)
     return PictureReview(joined, external, counts, copies, thresholds)

@@ -20,6 +20,7 @@ from glioma_repro.patients.core import (
     Cohort,
     ReproError,
     Samples,
+    describe_figure,
     generator,
     seed_of,
     set_style,
@@ -547,8 +548,17 @@ def plot_importances(
         axis.set_title(title_of.get(target, target))
         axis.set_yticks(range(len(groups)), groups)
     figure.supxlabel("fall of the AUROC when shuffled", fontsize=11)
-    figure.data = table
-    return figure
+    return describe_figure(figure, _importance_words(table, title_of), table)
+
+
+def _importance_words(table, title_of, most=3):
+    "The groups that matter most, target by target."
+    words = []
+    for target, part in table.groupby("target", sort=False):
+        first = part.sort_values("drop", ascending=False).head(most)
+        falls = [f"{row.group} {row.drop:.2f}" for row in first.itertuples()]
+        words.append(f"{title_of.get(target, target)}: {', '.join(falls)}")
+    return f"Fall of the AUROC when shuffled, the largest: {'; '.join(words)}."
 
 # %% ../../nbs/methods/classical.ipynb #3e44d701
 SETS = {

@@ -11,7 +11,6 @@ from pathlib import Path
 import joblib
 import pandas as pd
 
-from .answer import figure_words
 from .classical import Features, Retraining
 from .method import code_of, fingerprint_of
 from glioma_repro.patients.core import (
@@ -26,6 +25,7 @@ from glioma_repro.patients.core import (
     tqdm,
 )
 from ..statistics.comparison import correct_many, permutation_test
+from ..statistics.figures import figure_words
 
 # %% ../../nbs/methods/classical_results.ipynb #c1a55007
 def classes_by(

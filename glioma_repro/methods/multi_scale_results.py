@@ -36,12 +36,13 @@ from glioma_repro.patients.core import (
     COLOURS,
     TARGET_NAMES,
     Cohort,
+    describe_figure,
     Predictions,
     Samples,
     concat,
     seed_of,
 )
-from ..statistics.figures import legends_beside
+from ..statistics.figures import figure_words, legends_beside
 from ..statistics.measures import evaluate
 
 # %% ../../nbs/methods/multi_scale_results.ipynb #a1770007
@@ -259,10 +260,7 @@ def limits_as_text(
     for name in names:
         if name in frame:
             figures = frame[list(_with_limits(name))].to_numpy(float)
-            shown[name] = [
-                "–" if np.isnan(value) else f"{value:.3f} ({low:.3f} to {high:.3f})"
-                for value, low, high in figures
-            ]
+            shown[name] = [figure_words(*row) for row in figures]
             shown = shown.drop(columns=list(_with_limits(name)[1:]))
             title = f"protocol {name}" if name in protocols else name
             shown = shown.rename(columns={name: title})
@@ -461,8 +459,17 @@ def plot_stopping(
         axis.legend()
     legends_beside(figure)
     axes[0, 0].set_ylabel("validation loss\n(negative log likelihood)")
-    figure.data = stops
-    return figure
+    words = [
+        f"protocol {row.protocol}, {row.training}, {row.rule} rule: weights of epoch "
+        f"{row.epoch:g}, loss {row.loss:.3g}"
+        for row in stops.rename(
+            columns={
+                "weights of epoch": "epoch",
+                "validation loss of the weights": "loss",
+            }
+        ).itertuples()
+    ]
+    return describe_figure(figure, f"Validation losses. {'; '.join(words)}.", stops)
 
 # %% ../../nbs/methods/multi_scale_results.ipynb #a1770030
 def chance_words(
@@ -544,8 +551,22 @@ def plot_inflation(
         )
     handles = axes[0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside upper center", ncols=4)
-    figure.data = inflation
-    return figure
+    return describe_figure(
+        figure, _inflation_alt(inflation, protocols, short), inflation
+    )
+
+
+def _inflation_alt(inflation, protocols, short):
+    "Every point with its interval."
+    words = []
+    for _, row in inflation.iterrows():
+        points = [
+            f"{figure_words(*row[list(_with_limits(name))])} by {name}"
+            for name in protocols
+        ]
+        name = _row_name(row, short).replace("\n", ", ")
+        words.append(f"{name}, {row['measure']} {', '.join(points)}")
+    return f"Figures of test slices. {'; '.join(words)}."
 
 
 def _row_name(row, short):

@@ -24,6 +24,7 @@ from glioma_repro.patients.core import (
     ReproError,
     Samples,
     concat,
+    describe_figure,
     map_cohort,
     measurements_of,
     set_style,
@@ -31,6 +32,7 @@ from glioma_repro.patients.core import (
     class_name,
 )
 from ..images.slices import common_sequences, patient_volumes
+from ..statistics.figures import figure_words
 from ..statistics.measures import auroc, delong
 
 # %% ../../nbs/networks/explanation.ipynb #89706ae2
@@ -252,8 +254,12 @@ def plot_components(
     )
     figure.legend(loc="outside upper left", fontsize=9, ncols=3)
     _draw_places(right, places)
-    figure.data = tables
-    return figure
+    shown = [tables.assign(panel="AUROC of the first components")] + [
+        one.assign(panel="place on the decisive component", target=target)
+        for target, one in places.items()
+    ]
+    alt = _components_words(tables, places)
+    return describe_figure(figure, alt, pd.concat(shown, ignore_index=True))
 
 
 def _draw_places(axis, places):
@@ -291,6 +297,24 @@ def _draw_places(axis, places):
         xlabel="place on the decisive component (SD)",
     )
     axis.invert_yaxis()
+
+# %% ../../nbs/networks/explanation.ipynb #c4d2e6f8
+def _components_words(tables, places):
+    "What both panels show, target by target."
+    words = []
+    for target, table in tables.groupby("target", sort=False):
+        reached = [
+            f"{row.auroc:.2f} with {row.components}" for row in table.itertuples()
+        ]
+        medians = places[target].groupby("label", sort=False)["place"].median()
+        stands = [
+            f"{class_name(target, word)} {place:.1f}" for word, place in medians.items()
+        ]
+        words.append(
+            f"{TARGET_NAMES.get(target, target)}: AUROC {', '.join(reached)} "
+            f"components; median place of {', '.join(stands)}"
+        )
+    return f"Principal components of the features. {'. '.join(words)}."
 
 # %% ../../nbs/networks/explanation.ipynb #50c87d0a
 def _against_brain(difference, tumour, outside):
@@ -573,8 +597,17 @@ def plot_appearance(
         axis.set_ylim(len(quantities) - 0.5, -0.5)
     says = "chance that a patient of the first-named class has the larger value"
     figure.supxlabel(says, fontsize=11)
-    figure.data = table
-    return figure
+    return describe_figure(figure, _appearance_words(says, table), table)
+
+
+def _appearance_words(says, table):
+    "Every point with its interval."
+    words = [
+        f"{TARGET_NAMES.get(row.target, row.target)}, {row.quantity} "
+        + figure_words(row.superiority, row.low, row.high)
+        for row in table[table["low"].notna()].itertuples()
+    ]
+    return f"{says.capitalize()}: {'; '.join(words)}."
 
 # %% ../../nbs/networks/explanation.ipynb #854cb4f8
 def seconds_to_answer(

@@ -18,7 +18,13 @@ import pandas as pd
 import torch
 from fastcore.basics import patch
 
-from ..patients.core import COLOURS, ReproError, seed_of, set_style
+from glioma_repro.patients.core import (
+    COLOURS,
+    ReproError,
+    describe_figure,
+    seed_of,
+    set_style,
+)
 
 # %% ../../nbs/networks/networks.ipynb #711c3cce
 def layer_seed(
@@ -136,16 +142,16 @@ class _Same(torch.nn.Module):
         return torch.nn.functional.pad(x, sides, value=self.fill) if any(sides) else x
 
 
-class _Every(torch.nn.Module):
-    "Every n-th pixel along each axis."
-
-    def __init__(self, strides):
-        super().__init__()
-        self.strides = strides
+class _PixelConv2d(torch.nn.Conv2d):
+    """A convolution of one pixel that takes every n-th pixel itself: torch's own stride
+    writes past its memory for few channels on AVX2 processors.
+    """
 
     def forward(self, x):
-        down, across = self.strides
-        return x[:, :, ::down, ::across]
+        down, across = self.stride
+        return torch.nn.functional.conv2d(
+            x[:, :, ::down, ::across], self.weight, self.bias, groups=self.groups
+        )
 
 
 class _Call(torch.nn.Module):
@@ -185,15 +191,14 @@ def _lower_convolution(layer):
         else (kernel[2] * layer.groups, kernel[3])
     )
     same, strides, steps = layer.padding == "same", tuple(layer.strides), []
-    if set(layer.kernel_size) == {1} and set(strides) != {1}:
-        # torch's own stride writes past its memory for few channels on AVX2 processors
-        steps.append(_Every(strides))
-        strides = (1, 1)
+    pixel = set(layer.kernel_size) == {1} and set(strides) != {1}
     even = same and all(k % 2 for k in layer.kernel_size) and set(strides) == {1}
     if same and not even:
         sizes = zip(layer.kernel_size, layer.dilation_rate)
-        steps.append(_Same([d * (k - 1) + 1 for k, d in sizes], strides))
-    made = torch.nn.Conv2d(
+        sides = [d * (k - 1) + 1 for k, d in sizes]
+        # one pixel needs no padding; what stands for it keeps the names of weights
+        steps.append(torch.nn.Identity() if pixel else _Same(sides, strides))
+    made = (_PixelConv2d if pixel else torch.nn.Conv2d)(
         incoming,
         outgoing,
         layer.kernel_size,
@@ -337,7 +342,7 @@ def _pairs(layer, module):
         for one in (module if isinstance(module, torch.nn.Sequential) else [module])
     }
     for kind, one in parts.items():
-        if kind is torch.nn.Conv2d:
+        if isinstance(one, torch.nn.Conv2d):
             yield (
                 layer.kernel,
                 one.weight,
@@ -358,7 +363,7 @@ def _pairs(layer, module):
                 )
                 if pair[0] is not None
             )
-        if kind in (torch.nn.Conv2d, torch.nn.Linear) and layer.use_bias:
+        if isinstance(one, (torch.nn.Conv2d, torch.nn.Linear)) and layer.use_bias:
             yield layer.bias, one.bias, (0,)
 
 
@@ -591,7 +596,7 @@ def layer_table(
             rows.append(
                 {
                     "layer": name.removeprefix("layers."),
-                    "kind": type(one).__name__.lstrip("_"),
+                    "kind": _kind(one),
                     "output": " x ".join(map(str, made.shape[1:])),
                     "kernel": " x ".join(
                         map(
@@ -626,10 +631,17 @@ def layer_table(
         hook.remove()
     return pd.DataFrame(rows)
 
+
+def _kind(module):
+    "What a layer is called in the table."
+    if isinstance(module, torch.nn.Conv2d):
+        return "Conv2d"
+    return type(module).__name__.lstrip("_")
+
 # %% ../../nbs/networks/networks.ipynb #d7a30002
 def draw_layers(
     layers: pd.DataFrame,  # layer; output, channels first, such as 16 x 32 x 32
-):  # matplotlib figure, with `alt`
+):  # matplotlib figure
     "Layers as boxes: as high as the picture is wide, as wide as it has channels."
     import matplotlib.pyplot as plt
 
@@ -648,8 +660,8 @@ def draw_layers(
         place += width + 0.35
     axis.set(xlim=(-0.2, place), ylim=(-6.5, 4.5))
     axis.axis("off")
-    figure.alt = f"Boxes for {len(outputs)} layers, from {outputs[0]} to {outputs[-1]}."
-    return figure
+    alt = f"Boxes for {len(outputs)} layers, from {outputs[0]} to {outputs[-1]}."
+    return describe_figure(figure, alt, layers)
 
 # %% ../../nbs/networks/networks.ipynb #82488fc1
 def totals(

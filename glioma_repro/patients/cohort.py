@@ -31,6 +31,7 @@ from glioma_repro.patients.core import (
     SchemaError,
     carried,
     class_name,
+    describe_figure,
     generator,
     from_bids,
     participant_label,
@@ -167,7 +168,14 @@ def plot_flow(
             color="0.3",
             wrap=True,
         )
-    return figure
+    return describe_figure(figure, _flow_words(boxes, flow), flow)
+
+
+def _flow_words(boxes, flow):
+    "The boxes in a sentence, from the top."
+    steps = zip(flow["excluded"], flow["rule"], boxes[1:])
+    fell = [f"{out} excluded by “{rule}”: {left}" for out, rule, left in steps]
+    return f"Inclusion flow. {'; '.join([boxes[0], *fell])}."
 
 # %% ../../nbs/patients/cohort.ipynb #28b4945f
 def check_no_leak(
@@ -523,7 +531,8 @@ def plot_splits(
         height_ratios=[max(len(targets), 1), len(repeats)],
     )
     _draw_labels(top, codes.loc[order], targets)
-    colours = _draw_folds(bottom, _folds_tested(splits, repeats, order), repeats)
+    grid = _folds_tested(splits, repeats, order)
+    colours = _draw_folds(bottom, grid, repeats)
     names = {
         split.fold: split.name or f"fold {split.fold}"
         for split in splits
@@ -532,7 +541,14 @@ def plot_splits(
     handles = [plt.Rectangle((0, 0), 1, 1, color=colour) for colour in colours]
     words = [names.get(one, f"fold {one}") for one in range(len(colours))]
     figure.legend(handles, words, loc="outside right center")
-    return figure
+    tested = [f"{word} {(grid[0] == one).sum()}" for one, word in enumerate(words)]
+    alt = f"Labels and folds of {len(order)} patients, {len(repeats)} repeats. "
+    alt += f"Tested in the first: {', '.join(tested)}."
+    columns = [f"repeat {one}" for one in repeats]
+    data = pd.DataFrame(grid.T, index=order, columns=columns)
+    return describe_figure(
+        figure, alt, data.rename_axis("participant_id").reset_index()
+    )
 
 # %% ../../nbs/patients/cohort.ipynb #7f868d6d
 def site_splits(

@@ -11,7 +11,8 @@ __all__ = ['SEQUENCES', 'TARGETS', 'TARGET_NAMES', 'tqdm', 'LOG', 'PARTICIPANTS'
            'identity', 'read_ids', 'Settings', 'Description', 'as_tsv', 'from_bids', 'drawn_by_hand', 'read_cohort',
            'read_participants', 'with_sessions', 'map_cohort', 'Samples', 'SamplesFile', 'read_samples', 'Predictions',
            'predictions_of', 'concat', 'shared_words', 'read_typed_table', 'read_predictions', 'Measurements',
-           'read_measurements', 'measurements_of', 'set_style', 'show_images', 'real_data', 'cache_folder']
+           'read_measurements', 'measurements_of', 'set_style', 'describe_figure', 'show_images', 'real_data',
+           'cache_folder']
 
 # %% ../../nbs/patients/core.ipynb #70daa1c0
 import csv
@@ -2059,10 +2060,15 @@ def _repr_html_(self: Predictions):
     parts = self.table.groupby(["study", "model", "target", "subset"], dropna=False)[
         "participant_id"
     ].nunique()
-    table, told = shared_words(parts.rename("patients").reset_index())
+    shown = _short_html(parts.rename("patients").reset_index())
+    return f"<b>Predictions</b>: {len(self)} scores{shown}"
+
+
+def _short_html(table, **how):
+    "What is the same in every row as words, and twelve rows of what is not."
+    table, told = shared_words(table)
     said = html.escape(f"; {told}" if told else "")
-    shown = table.head(12).to_html(index=False)
-    return f"<b>Predictions</b>: {len(self)} scores{said}{shown}"
+    return said + table.head(12).to_html(index=False, **how)
 
 # %% ../../nbs/patients/core.ipynb #2b18d646
 MEASUREMENTS = {
@@ -2118,10 +2124,8 @@ class Measurements:
         parts = self.table.groupby(["method", "quantity", "unit"], dropna=False)[
             "value"
         ].describe()[["count", "mean", "min", "max"]]
-        table, told = shared_words(parts.reset_index())
-        said = html.escape(f"; {told}" if told else "")
-        shown = table.head(12).to_html(index=False, float_format="%.4g")
-        return f"<b>Measurements</b>: {len(self)} values{said}{shown}"
+        shown = _short_html(parts.reset_index(), float_format="%.4g")
+        return f"<b>Measurements</b>: {len(self)} values{shown}"
 
 # %% ../../nbs/patients/core.ipynb #e4d9323e
 def read_measurements(path: str | Path) -> Measurements:
@@ -2180,6 +2184,16 @@ def set_style():
             "svg.hashsalt": "glioma_repro",
         }
     )
+
+
+def describe_figure(
+    figure,  # matplotlib figure
+    alt: str,  # what it shows, for who cannot see it
+    data: pd.DataFrame,  # the numbers that it shows
+):  # the same figure; a report reads its `alt` and writes its `data` beside it
+    "A figure with its words and its numbers."
+    figure.alt, figure.data = alt, data
+    return figure
 
 # %% ../../nbs/patients/core.ipynb #2de8c0b2
 def show_images(

@@ -63,6 +63,7 @@ from glioma_repro.patients.core import (
 from ..patients.curation import import_dicom
 from ..patients.files import nearest_of, read_json
 from .report import _STYLE, in_words, two_digits
+from ..statistics.figures import figure_words
 from ..statistics.masks import mask_measures
 from ..statistics.uncertainty import conformal_sets
 
@@ -119,9 +120,8 @@ def _card_lines(card):
     about, names = card["about"], [SEQUENCES.get(one, one) for one in card["names"]]
     more = f" and {len(names) - 4} more" if len(names) > 4 else ""
     worth = [
-        f"{TARGET_NAMES.get(target, target)} {two_digits(value)} "
-        f"[{two_digits(low)} to {two_digits(high)}]"
-        for target, (value, low, high) in (
+        f"{TARGET_NAMES.get(target, target)} {figure_words(*known)}"
+        for target, known in (
             (about.get("cross_validated") or {}).get("auroc", {}).items()
         )
     ]
@@ -385,18 +385,18 @@ def worth_of(
     said = []
     if value:
         said.append(
-            f"Out of fold, the same procedure had AUROC {_ranged(value)}, "
+            f"Out of fold, the same procedure had AUROC {figure_words(*value)}, "
             f"{_against_chance(value)}; this model itself has seen all those patients."
         )
     if outside:
         said.append(
             f"On {outside[3]} external patients this very model had AUROC "
-            f"{_ranged(outside)}, {_against_chance(outside)}."
+            f"{figure_words(*outside[:3])}, {_against_chance(outside)}."
         )
     lines = known.get("calibration", {}).get(target, {})
     for name, what in _MEASURES.items():
         if name in lines and lines[name][0] is not None:
-            said.append(f"{what.format(_ranged(lines[name]))}.")
+            said.append(f"{what.format(figure_words(*lines[name][:3]))}.")
     return said or ["How good it is is not on record: nobody was tested."]
 
 
@@ -415,12 +415,6 @@ def _against_chance(numbers):
     if low > 0.5:
         return "better than chance"
     return "worse than chance" if high < 0.5 else "not told from chance"
-
-
-def _ranged(numbers):
-    "0.81 [0.70 to 0.90]."
-    value, low, high = (two_digits(one) for one in numbers[:3])
-    return f"{value} [{low} to {high}]"
 
 # %% ../../nbs/runs/prediction.ipynb #ee40b917
 def seen_by(

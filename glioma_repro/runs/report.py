@@ -28,7 +28,7 @@ from glioma_repro.patients.core import (
     write_text,
 )
 from ..patients.files import read_json
-from ..statistics.figures import decimals_of
+from ..statistics.figures import decimals_of, figure_words
 
 # %% ../../nbs/runs/report.ipynb #499469dd
 def _is_number(value):
@@ -40,8 +40,8 @@ def _is_number(value):
 def in_words(
     value,  # what a table holds: a number, a word, NA
 ):  # a number as text; anything else as it is
-    """What a table's cell says: a dash for NA, three significant digits, whole numbers
-    as they are.
+    """What a table's cell says: a dash for NA, whole numbers as they are, three digits
+    after the point from 0.001 to 10, and three significant digits elsewhere.
     """
     if not isinstance(value, (list, tuple, dict)) and pd.isna(value):
         return "–"
@@ -129,11 +129,7 @@ class Answer:
         "The figure with its interval, in as many digits as that allows."
         if not self.known:
             return two_digits(self.value)
-        digits = decimals_of(self.low, self.high)
-        value, low, high = (
-            f"{one:.{digits}f}" for one in (self.value, self.low, self.high)
-        )
-        return f"{value} [{low} to {high}]"
+        return figure_words(self.value, self.low, self.high)
 
 
 def two_digits(value) -> str:
@@ -209,7 +205,7 @@ def forest_svg(
         )
     return (
         f"<svg width='{width}' height='16' viewBox='0 0 {width} 16' role='img' "
-        f"aria-label='{two_digits(answer.low)} to {two_digits(answer.high)}'>"
+        f"aria-label='{answer.figure}'>"
         f"<line x1='0' x2='{width}' y1='15.5' y2='15.5' stroke='var(--line, #ccc)'/>"
         f"{chance}"
         f"<line x1='{low}' x2='{high}' y1='8' y2='8' stroke='var(--mark, #0072B2)' "

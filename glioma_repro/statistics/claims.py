@@ -726,30 +726,28 @@ def _weighted(v, quantity):
     return total / v["table3.average.images"]
 
 
-def _fewest(*shares, digits=4):
-    "The smallest number of images that gives all these shares, rounded or cut off."
+def _printed_as(share, printed):
+    "Whether a share, rounded or cut off after four digits, is the printed one."
+    return abs(share - printed) < 1e-4
+
+
+def _fewest(*shares):
+    "The smallest number of images that gives all these shares."
     for number in range(2, 10_000):
-        if all(
-            abs(_nearest_share(share, number) - share) < 10.0**-digits
-            for share in shares
-        ):
+        if all(_printed_as(_nearest_share(one, number), one) for one in shares):
             return number
     return np.nan
 
 
-def _fewest_of_both(precision, recall, digits=4):
+def _fewest_of_both(precision, recall):
     """The smallest number of positive images for which one set of counts gives both
-    figures, rounded or cut off: every number of hits and calls is tried."""
-
-    def near(share, number):
-        return abs(_nearest_share(share, number) - share) < 10.0**-digits
-
+    figures: every number of hits and calls is tried."""
     for positive in range(2, 10_000):
         hits = round(recall * positive)
-        calls = [round(hits / precision) + one for one in (-1, 0, 1)]
-        if near(recall, positive) and any(
-            one >= hits > 0 and abs(hits / one - precision) < 10.0**-digits
-            for one in calls
+        calls = [round(hits / precision) + step for step in (-1, 0, 1)]
+        if _printed_as(_nearest_share(recall, positive), recall) and any(
+            called >= hits > 0 and _printed_as(hits / called, precision)
+            for called in calls
         ):
             return positive
     return np.nan

@@ -28,6 +28,7 @@ from glioma_repro.patients.core import (
     Predictions,
     ReproError,
     SchemaError,
+    describe_figure,
     generator,
     identity,
     read_predictions,
@@ -1951,4 +1952,6 @@ def plot_measure(
         yticklabels=names,
         xlim=(0, 1),
     )
-    return figure
+    words = [f"{name} {one:.3g}" for name, one in zip(names, value)]
+    alt = f"{axis.get_xlabel()}. {'; '.join(words)}."
+    return describe_figure(figure, alt, rows)

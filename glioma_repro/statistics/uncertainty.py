@@ -22,6 +22,7 @@ from glioma_repro.patients.core import (
     TARGETS,
     Predictions,
     ReproError,
+    describe_figure,
     generator,
     identity,
     set_style,
@@ -714,9 +715,9 @@ def plot_selective(
         axis.remove()
     figure.supxlabel("share of patients answered, the most certain first")
     figure.supylabel("accuracy (share right)")
-    figure.data = pd.concat(curves, names=["name"]).reset_index(level="name")
-    figure.alt = "Accuracy by the share of patients answered. " + "; ".join(words) + "."
-    return figure
+    alt = "Accuracy by the share of patients answered. " + "; ".join(words) + "."
+    data = pd.concat(curves, names=["name"]).reset_index(level="name")
+    return describe_figure(figure, alt, data)
 
 # %% ../../nbs/statistics/uncertainty.ipynb #970e618c
 def uncertainty(
