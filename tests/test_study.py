@@ -619,7 +619,7 @@ def test_who_fell_out_is_a_table_and_nobody_is_a_sentence(tiny, tmp_path):
     folder = run(toy, tiny.folder, tmp_path / "runs")
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     assert results["tables"]["flow"]["rows"] == [["age known", 5, 1, 4, "sub-x"]]
-    assert results["statements"]["flow"] == "Nobody fell out: all 4 patients are used."
+    assert results["statements"]["flow"] == "No rule leaves anybody out: 4 patients."
 
 
 def test_a_checkpoint_of_other_data_is_not_used(tiny, toy, tmp_path):

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LEFT_OUT', 'PROVENANCE', 'in_words', 'in_digits', 'Answer', 'two_digits', 'sureness', 'sentence_of', 'forest_svg',
-           'answer_html', 'table_html', 'as_csv', 'csv_link', 'sections_of', 'render_report', 'answer_first',
-           'read_results', 'is_unchanged', 'collect_runs', 'report_index']
+           'answer_html', 'with_intervals', 'for_readers', 'table_html', 'as_csv', 'csv_link', 'sections_of',
+           'render_report', 'answer_first', 'read_results', 'is_unchanged', 'collect_runs', 'report_index']
 
 # %% ../../nbs/runs/report.ipynb #00c6d48f
 import base64
@@ -248,6 +248,7 @@ table { border-collapse: collapse; font-size: .85rem; overflow-wrap: break-word;
 th, td { padding: .25rem .5rem; text-align: left !important; max-width: 26rem;
   border-bottom: 1px solid var(--line); vertical-align: top; }
 td svg { display: block; }
+td.sentence { min-width: 15rem; }
 th button { all: unset; cursor: pointer; font-weight: bold; }
 th button::after { content: " \\2195"; color: var(--soft); }
 th[aria-sort=ascending] button::after { content: " \\2191"; }
@@ -278,9 +279,64 @@ nav ol { padding-left: 1.8rem; margin: .3rem 0; } nav { font-size: .9rem; }
   th, td { padding: .15rem .25rem; } }
 </style>"""
 
+# %% ../../nbs/runs/report.ipynb #b62a9e01
+def with_intervals(
+    shown: pd.DataFrame,  # of in_digits
+    intervals,  # names of the columns of a value (or None), its low and its high
+) -> pd.DataFrame:  # without the columns of the ends
+    "Each interval behind its value: 0.85 [0.75 to 0.95]."
+    shown, ends = shown.copy(), []
+    for value, low, high in intervals:
+        if value is not None:
+            three = zip(shown[value], shown[low], shown[high])
+            shown[value] = [
+                text if (a, b) == ("–", "–") else f"{text} [{a} to {b}]"
+                for text, a, b in three
+            ]
+            ends += [low, high]
+    return shown.drop(columns=ends)
+
+
+def for_readers(
+    frame: pd.DataFrame,  # of anything
+) -> pd.DataFrame:  # the same in words
+    "Targets, classes and measures in words, and headings without underscores."
+    found = frame.astype(object).copy()
+    if "target" in found:
+        for name in ("class", "label", "positive", "true", "called"):
+            if name in found:
+                pairs = zip(found["target"], found[name])
+                found[name] = [_class_words(*pair) for pair in pairs]
+        found["target"] = found["target"].replace(TARGET_NAMES)
+    for name in {"measure", "quantity"} & set(found):
+        found[name] = found[name].map(_measure_words)
+    return found.rename(columns=_measure_words)
+
+
+def _measure_words(value):
+    "A name of the code, such as auroc_within_folds, in words; anything else as it is."
+    plain = str(value).replace("_", " ")
+    words = re.sub(r"\b(auroc|auprc)\b", lambda code: code[0].upper(), plain)
+    return words if isinstance(value, str) else value
+
+
+def _class_words(target, value):
+    "A class of a target in words; anything else as it is."
+    known = isinstance(value, str) and value in TARGETS.get(target, ())
+    return class_name(target, value) if known else value
+
+
+def _says_something(column):
+    "Whether a column holds anything but gaps; an empty one is in the CSV alone."
+    return bool((column.notna() & column.astype(str).ne("")).any())
+
 # %% ../../nbs/runs/report.ipynb #62969320
 _SCRIPT = """<script data-report>
-const number = text => text.trim() === "" || text === "–" ? NaN : Number(text);
+// also 0.85 [0.75 to 0.95], by its value
+const number = text => {
+  const found = text.trim().match(/^(-?[0-9.]+(e[-+]?[0-9]+)?)( \\[.*\\])?$/);
+  return found ? Number(found[1]) : NaN;
+};
 function order(first, second) {
   const a = number(first), b = number(second);
   if (!isNaN(a) && !isNaN(b)) return a - b;
@@ -320,15 +376,18 @@ addEventListener("beforeprint", () =>
 def table_html(
     frame: pd.DataFrame,  # what to show, unrounded
     name: str,  # what a screen reader and the saved file call it
+    saved: pd.DataFrame | None = None,  # what the file holds; the same if None
 ) -> str:
     "A table that sorts and scrolls by itself, with a link to its numbers as a CSV."
     shown = frame.loc[:, [_says_something(frame[one]) for one in frame]]
-    shown = _for_readers(in_digits(shown))
+    shown = for_readers(with_intervals(in_digits(shown), _intervals_of(shown)))
     body = shown.to_html(index=False, escape=True, border=0, classes="sorts")
     body = body.replace("<th>", "<th scope='col'>")
+    # a sentence is not squeezed into a column of single words
+    body = re.sub(r"<td>(?=[^<]{60})", "<td class='sentence'>", body)
     said = html.escape(name, quote=True)
     box = f'<div class="wide" role="region" aria-label="{said}">{body}</div>'
-    return box + csv_link(as_csv(frame), name)
+    return box + csv_link(as_csv(frame if saved is None else saved), name)
 
 
 def as_csv(frame: pd.DataFrame) -> str:
@@ -354,29 +413,6 @@ def csv_link(
 
 
 _LARGEST_INSIDE = 50_000  # bytes of a table that a report holds within itself
-
-
-def _for_readers(frame):
-    "Targets and classes in words, and headings without underscores."
-    found = frame.astype(object).copy()
-    if "target" in found:
-        for name in ("class", "label", "positive", "true", "called"):
-            if name in found:
-                pairs = zip(found["target"], found[name])
-                found[name] = [_class_words(*pair) for pair in pairs]
-        found["target"] = found["target"].replace(TARGET_NAMES)
-    return found.rename(columns=lambda name: str(name).replace("_", " "))
-
-
-def _class_words(target, value):
-    "A class of a target in words; anything else as it is."
-    known = isinstance(value, str) and value in TARGETS.get(target, ())
-    return class_name(target, value) if known else value
-
-
-def _says_something(column):
-    "Whether a column holds anything but gaps; an empty one is in the CSV alone."
-    return bool((column.notna() & column.astype(str).ne("")).any())
 
 # %% ../../nbs/runs/report.ipynb #fd4cf8a4
 def sections_of(

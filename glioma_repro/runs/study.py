@@ -63,7 +63,14 @@ from glioma_repro.images.preprocess import (
 )
 from ..methods.method import sign_model
 from ..statistics.figures import legends_beside
-from .report import Answer, answer_html, as_csv, csv_link, table_html
+from glioma_repro.runs.report import (
+    Answer,
+    answer_html,
+    as_csv,
+    csv_link,
+    for_readers,
+    table_html,
+)
 
 # %% ../../nbs/runs/study.ipynb #2b52f108
 def is_folder(text) -> bool:
@@ -494,13 +501,14 @@ def _take_key(self: Study, key, taken):
 
 def _table_block(name, caption, frame):
     "A table with its caption; a sentence where it has no row."
-    frame, shared = shared_words(frame, least=4)
+    rest, _ = shared_words(frame, least=4)
+    _, shared = shared_words(for_readers(frame), least=4)
     said = html.escape(f"{caption} In every row: {shared}." if shared else caption)
     if not len(frame):
         return f"<p><b>{name}.</b> {said} There is nothing to list.</p>"
     return (
         f"<figure class='table'><figcaption><b>{name}.</b> {said}</figcaption>"
-        f"{table_html(frame, name)}</figure>"
+        f"{table_html(rest, name, frame)}</figure>"
     )
 
 # %% ../../nbs/runs/study.ipynb #f0611be0
@@ -597,7 +605,7 @@ def inclusion(
     if fell:
         self.table("flow", flow, "Inclusion: who fell out at which rule.")
     else:
-        self.say("flow", f"Nobody fell out: all {len(cohort)} patients are used.")
+        self.say("flow", f"No rule leaves anybody out: {len(cohort)} patients.")
     return fell
 
 # %% ../../nbs/runs/study.ipynb #c33f94b0

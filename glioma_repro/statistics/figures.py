@@ -266,10 +266,19 @@ def legends_beside(
         label if shared or not title else f"{title}: {label}": handle
         for title, label, handle in moved
     }
-    place = dict(loc="outside upper center", ncols=min(4, len(found)))
-    figure.legend(
-        found.values(), found.keys(), **place, title=shared or None, fontsize=9.5
-    )
+    for columns in range(min(4, len(found)), 0, -1):
+        legend = figure.legend(
+            found.values(),
+            found.keys(),
+            loc="outside upper center",
+            ncols=columns,
+            title=shared or None,
+            fontsize=9.5,
+        )
+        figure.draw_without_rendering()
+        if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            break
+        legend.remove()  # wider than the figure: in more lines
 
 
 def _taken_off(figure):
