@@ -199,10 +199,9 @@ def as_if_independent(
 ) -> Predictions:
     "Every slice as a patient of its own, as the paper draws them."
     table = predictions.table
-    place = table["slice"].astype("Int64").astype("string").fillna("0")
-    return Predictions(
-        table.assign(participant_id=table["participant_id"] + "/" + place)
-    )
+    number = table.groupby(["cohort", "participant_id", "slice"], dropna=False).ngroup()
+    # a name that says nothing about the person: slices of one are refused elsewhere
+    return Predictions(table.assign(participant_id="slice-" + number.astype("string")))
 
 
 def precision_areas(
