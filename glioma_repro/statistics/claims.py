@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['CLAIMS', 'VERDICTS', 'SAME_SCORES', 'AKKUS2017', 'CHANG2018', 'CHOI2021', 'LIU2022', 'VANDERVOORT2022',
            'CONTRADICTIONS', 'Claim', 'published_studies', 'read_claims', 'Margin', 'read_margins',
-           'compare_to_published', 'monte_carlo_error', 'forest_table', 'verdict_counts', 'contradictions',
-           'ScoreColumns', 'Included', 'ScoreFile', 'score_descriptions', 'read_description', 'read_scores',
-           'find_scores', 'open_scores', 'synthetic_scores', 'scores_for', 'merge_classes', 'recomputed',
+           'compare_to_published', 'monte_carlo_error', 'forest_table', 'verdict_counts', 'judged_claims',
+           'contradictions', 'ScoreColumns', 'Included', 'ScoreFile', 'score_descriptions', 'read_description',
+           'read_scores', 'find_scores', 'open_scores', 'synthetic_scores', 'scores_for', 'merge_classes', 'recomputed',
            'included_patients', 'claims_report']
 
 # %% ../../nbs/statistics/claims.ipynb #d9569312
@@ -551,6 +551,28 @@ def verdict_counts(
     counts = pd.crosstab(compared["quantity"], compared["verdict"])
     order = [*verdicts, *counts.columns.difference(verdicts)]
     return counts.reindex(columns=order, fill_value=0).rename_axis(columns=None)
+
+# %% ../../nbs/statistics/claims.ipynb #c1a1ed01
+def judged_claims(
+    compared: pd.DataFrame,  # of compare_to_published, with more columns or fewer
+) -> pd.DataFrame:  # of the claims with a verdict; null, null_value and null_p are one
+    "What a page shows of a comparison: `chance 0.50, p 0.13` in the column `null`."
+    table = compared[compared["verdict"] != VERDICTS[-1]].copy()
+    table["null"] = [
+        _null_words(*row) for row in zip(*map(table.get, ("null", *_OF_NULL)))
+    ]
+    return table.drop(columns=list(_OF_NULL)).reset_index(drop=True)
+
+
+_OF_NULL = ("null_value", "null_p")
+
+
+def _null_words(name, value, p):
+    "A null with what it reaches and the p of the test against it, as far as known."
+    words = [name] if isinstance(name, str) and name else []
+    words += [] if pd.isna(value) else [f"{value:.2f}"]
+    text = " ".join(words)
+    return text if pd.isna(p) else f"{text}, p {p:.2g}"
 
 # %% ../../nbs/statistics/claims.ipynb #360e9ed9
 def _of_class(predictions, target):
