@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['answers', 'falls', 'unseen_sites', 'scored_patients', 'Answered', 'answered', 'fall_words', 'sentence', 'rival_words',
-           'give_answer', 'first_rows', 'give_figures', 'give_headline']
+           'first_rows', 'give_answer', 'give_figures', 'give_headline']
 
 # %% ../../nbs/methods/answer.ipynb #be3729c8
 from dataclasses import dataclass
@@ -210,6 +210,18 @@ def rival_words(found, target, subset) -> str:
     holds = own["low"] <= 0.5 <= own["high"]
     return text + ("; the interval holds chance" if holds else "")
 
+# %% ../../nbs/methods/answer.ipynb #a75fe910
+def first_rows(
+    found: Answered,  # of a study
+    subset: str,  # test or external
+) -> pd.DataFrame:  # of each target the method, the rival of its sentence, and age
+    "What the first figure holds; every other method stands in the second."
+    table = found.table[found.table["subset"] == subset]
+    rivals = {one: found.rival(one, subset) for one in table["target"].unique()}
+    best = {one: row["b"] for one, row in rivals.items() if row is not None}
+    kept = (table["role"] == "method") | (table["method"] == "age")
+    return table[kept | (table["method"] == table["target"].map(best))]
+
 # %% ../../nbs/methods/answer.ipynb #d2ec87a2
 def give_answer(
     study,  # of runs.study: what shows and records
@@ -242,18 +254,6 @@ def give_answer(
         study.table("fall", found.falls, "What is lost on external patients.")
 
 
-def first_rows(
-    found: Answered,  # of a study
-    subset: str,  # test or external
-) -> pd.DataFrame:  # of each target the method, the rival of its sentence, and age
-    "What the first figure holds; every other method stands in the second."
-    table = found.table[found.table["subset"] == subset]
-    rivals = {one: found.rival(one, subset) for one in table["target"].unique()}
-    best = {one: row["b"] for one, row in rivals.items() if row is not None}
-    kept = (table["role"] == "method") | (table["method"] == "age")
-    return table[kept | (table["method"] == table["target"].map(best))]
-
-
 def give_figures(study, found, note=""):
     "The first figure of a study, and the one with every method."
     subset = "external" if len(found.falls) else "test"
@@ -261,7 +261,10 @@ def give_figures(study, found, note=""):
     every = found.table[found.table["subset"] == subset]
     first = first_rows(found, subset)
     all_in = len(first) == len(every)
-    whose = "every method" if all_in else "the method, its best rival and age"
+    others = "its best rival"
+    if "age" in set(first["method"]):
+        others += " and age"
+    whose = "every method" if all_in else f"the method, {others}"
     study.figure(
         "answer", plot_answer(first), f"AUROC of {whose}, {where}. {note}".strip()
     )

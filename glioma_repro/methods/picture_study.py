@@ -28,6 +28,7 @@ from glioma_repro.statistics.comparison import (
     correct_many,
     mcnemar,
 )
+from ..statistics.figures import figure_words
 from glioma_repro.statistics.measures import (
     called,
     confusion,
@@ -289,7 +290,7 @@ def figures_page(
     """
     shown = report[report["model"].isin(models)].copy()
     shown["text"] = [
-        f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]" for row in shown.itertuples()
+        figure_words(row.value, row.low, row.high) for row in shown.itertuples()
     ]
     whole = shown["quantity"] == "accuracy"
     accuracy = shown[whole].set_index("model")["text"]

@@ -98,9 +98,18 @@ def _intervals_of(frame):
             continue
         own = low.replace("low", "").strip(" _:,()")
         before = names[: min(names.index(low), names.index(high))]
-        left = [one for one in before if one not in ends and not own]
-        number = [one for one in left if _may_be_value(frame[one])]
-        yield (own if own in names else number[-1] if number else None), low, high
+        left = [one for one in before if one not in ends and _may_be_value(frame[one])]
+        left = [one for one in names if one == own] if own else left
+        held = [one for one in left if _holds(frame[low], frame[one], frame[high])]
+        yield (held[-1] if held else None), low, high
+
+
+def _holds(low, value, high):
+    "Whether no figure lies outside its interval: else it is another's."
+    low, value, high = (
+        pd.to_numeric(one, errors="coerce") for one in (low, value, high)
+    )
+    return not ((value < low - 1e-9) | (value > high + 1e-9)).any()
 
 # %% ../../nbs/runs/report.ipynb #7f347f38
 @dataclass(frozen=True)
