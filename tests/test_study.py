@@ -745,7 +745,7 @@ def test_the_first_screen_and_the_numbers_behind_a_figure(tiny, tmp_path):
     assert places == sorted(places), words
     assert "href='#part-1'>How the images were prepared" in page
     # the table: digits as the interval allows; the CSV: all of them
-    assert "<td>0.812</td>" in page and "<td>0.812345</td>" not in page
+    assert "<td>0.812 [0.790 to 0.830]</td>" in page and "<td>0.812345" not in page
     saved = (folder / "figures" / "answer.csv").read_text(encoding="utf-8")
     assert saved == "auroc,low,high\n0.812345,0.79,0.83\n"
     inside = base64.b64encode(saved.encode()).decode()
