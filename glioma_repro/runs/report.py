@@ -41,7 +41,8 @@ def in_words(
     value,  # what a table holds: a number, a word, NA
 ):  # a number as text; anything else as it is
     """What a table's cell says: a dash for NA, whole numbers as they are, three digits
-    after the point from 0.001 to 10, and three significant digits elsewhere.
+    after the point from 0.001 to 10, three significant digits elsewhere, and no digit
+    after the point from 1000.
     """
     if not isinstance(value, (list, tuple, dict)) and pd.isna(value):
         return "–"
@@ -51,9 +52,11 @@ def in_words(
         return value
     if value.is_integer() and abs(value) < 1e6:
         return str(int(value))
+    if 1000 <= abs(value) < 1e9:
+        return f"{value:.0f}"
     return f"{value:.3f}" if 0.001 <= abs(value) < 10 else f"{value:.3g}"
 
-
+# %% ../../nbs/runs/report.ipynb #b62a9e20
 def in_digits(
     frame: pd.DataFrame,  # unrounded
 ) -> pd.DataFrame:  # words; what has an interval in as many digits as that allows
@@ -317,7 +320,7 @@ def for_readers(
                 pairs = zip(found["target"], found[name])
                 found[name] = [_class_words(*pair) for pair in pairs]
         found["target"] = found["target"].replace(TARGET_NAMES)
-    for name in {"measure", "quantity"} & set(found):
+    for name in {"measure", "quantity", "number", "level"} & set(found):
         found[name] = found[name].map(_measure_words)
     return found.rename(columns=_measure_words)
 
@@ -325,7 +328,8 @@ def for_readers(
 def _measure_words(value):
     "A name of the code, such as auroc_within_folds, in words; anything else as it is."
     plain = str(value).replace("_", " ")
-    words = re.sub(r"\b(auroc|auprc)\b", lambda code: code[0].upper(), plain)
+    words = re.sub(r"\b(auroc|auprc|assd)\b", lambda code: code[0].upper(), plain)
+    words = re.sub(r"\b(dice|hausdorff)\b", lambda code: code[0].title(), words)
     return words if isinstance(value, str) else value
 
 

@@ -319,9 +319,9 @@ def _other_patients(row, level):
             np.nan,
         )
     patients = _patients_to_decide(row)
-    wish = (
-        "" if np.isnan(patients) else f"; about {patients:.0f} patients would decide it"
-    )
+    # known to two digits at most
+    about = "" if np.isnan(patients) else f"{float(f'{patients:.2g}'):,.0f}"
+    wish = f"; about {about} patients would decide it" if about else ""
     return "not decided", place + after + wish, patients
 
 # %% ../../nbs/statistics/claims.ipynb #6852d797
