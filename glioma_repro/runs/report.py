@@ -328,7 +328,7 @@ def for_readers(
 def _measure_words(value):
     "A name of the code, such as auroc_within_folds, in words; anything else as it is."
     plain = str(value).replace("_", " ")
-    words = re.sub(r"\b(auroc|auprc|assd)\b", lambda code: code[0].upper(), plain)
+    words = re.sub(r"\b(auroc|auprc|assd|f1)\b", lambda code: code[0].upper(), plain)
     words = re.sub(r"\b(dice|hausdorff)\b", lambda code: code[0].title(), words)
     return words if isinstance(value, str) else value
 

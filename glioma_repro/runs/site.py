@@ -229,7 +229,8 @@ def without_places(
     for place in filter(Path.is_absolute, given):
         shown = html.escape(str(place), quote=False)
         page = page.replace(shown, html.escape(place.name, quote=False))
-    return page
+    # a message may name a file of the cache
+    return page.replace(f"{Path.home()}/", "~/")
 
 # %% ../../nbs/runs/site.ipynb #08f0e8ed
 def link_reports(
