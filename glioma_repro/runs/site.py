@@ -230,7 +230,8 @@ def without_places(
         shown = html.escape(str(place), quote=False)
         page = page.replace(shown, html.escape(place.name, quote=False))
     # a message may name a file of the cache
-    return page.replace(f"{Path.home()}/", "~/")
+    home = Path.home()
+    return page.replace(f"{home}/", "~/") if home.name else page
 
 # %% ../../nbs/runs/site.ipynb #08f0e8ed
 def link_reports(
