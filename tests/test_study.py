@@ -7,6 +7,7 @@ import os
 import re
 import runpy
 import shlex
+import shutil
 import signal
 import stat
 import subprocess
@@ -15,6 +16,7 @@ import time
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import psutil
 import pytest
 import setuptools
@@ -48,7 +50,7 @@ from glioma_repro.runs.parameters import (
     runnable,
     parse_value,
 )
-from glioma_repro.runs.report import report_index
+from glioma_repro.runs.report import _SCRIPT, report_index, table_html
 from glioma_repro.runs.study import derivative_hashes
 
 OPEN = "from glioma_repro.runs.study import open_study\nstudy = open_study('toy', dict(cohort=cohort, external=external, targets=targets, seed=seed, out=out))"
@@ -753,6 +755,26 @@ def test_the_first_screen_and_the_numbers_behind_a_figure(tiny, tmp_path):
     figures = json.loads((folder / "results.json").read_text())["figures"]
     assert figures["answer"]["data"] == "figures/answer.csv"
     assert "data" not in figures["late"]
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
+def test_a_table_sorts_by_the_values_before_their_intervals(tmp_path):
+    """As text, 10.5 would come before 9.5 and -0.20 after -0.10; gaps come last."""
+    values = [9.5, None, -0.2, 10.5, -0.1]
+    table = pd.DataFrame({"who": list("abcde"), "value": values})
+    table = table.assign(low=table["value"] - 0.05, high=table["value"] + 0.05)
+    page = table_html(table, "table") + _SCRIPT
+    page += "<script>document.querySelectorAll('th button')[1].click()</script>"
+    (tmp_path / "page.html").write_text(page, encoding="utf-8")
+    words = "--headless --no-sandbox --disable-gpu --dump-dom".split()
+    shown = subprocess.run(
+        ["chromium", *words, (tmp_path / "page.html").as_uri()],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert "[9.45 to 9.55]" in shown
+    assert re.findall(r"<td>([a-e])</td>", shown) == list("ceadb")
 
 
 BUSY = """from tqdm import tqdm
