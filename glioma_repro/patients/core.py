@@ -9,10 +9,10 @@ __all__ = ['SEQUENCES', 'TARGETS', 'TARGET_NAMES', 'tqdm', 'LOG', 'PARTICIPANTS'
            'seed_of', 'generator', 'log_to', 'cores', 'map_patients', 'processes', 'header_problem', 'read_volume',
            'write_volume', 'geometry', 'check_same_grid', 'Column', 'validate_participants', 'Cohort', 'session_of',
            'identity', 'read_ids', 'Settings', 'Description', 'as_tsv', 'from_bids', 'drawn_by_hand', 'read_cohort',
-           'read_participants', 'with_sessions', 'map_cohort', 'Samples', 'SamplesFile', 'read_samples', 'Predictions',
-           'predictions_of', 'concat', 'shared_words', 'read_typed_table', 'read_predictions', 'Measurements',
-           'read_measurements', 'measurements_of', 'set_style', 'describe_figure', 'show_images', 'real_data',
-           'cache_folder']
+           'read_participants', 'with_sessions', 'from_home', 'map_cohort', 'Samples', 'SamplesFile', 'read_samples',
+           'Predictions', 'predictions_of', 'concat', 'shared_words', 'read_typed_table', 'read_predictions',
+           'Measurements', 'read_measurements', 'measurements_of', 'set_style', 'describe_figure', 'show_images',
+           'real_data', 'cache_folder']
 
 # %% ../../nbs/patients/core.ipynb #70daa1c0
 import csv
@@ -1550,16 +1550,22 @@ def _repr_html_(self: Cohort):
     return f"<b>Cohort {html.escape(self.name)}</b>{said}<table>{body}</table>"
 
 # %% ../../nbs/patients/core.ipynb #4cf9dcf1
+def from_home(
+    path: str | Path,  # of a file or folder
+) -> str:
+    "A path as a person writes it: ~ is the home folder."
+    path = Path(os.path.abspath(path))
+    if path.is_relative_to(Path.home()):
+        return f"~/{path.relative_to(Path.home()).as_posix()}"
+    return path.as_posix()
+
+
 def _short(folder):
     """A folder for a reader: from home, or its last two parts, so that a notebook says
     nothing of the machine it ran on.
     """
-    folder = Path(os.path.abspath(folder))
-    return (
-        f"~/{folder.relative_to(Path.home()).as_posix()}"
-        if folder.is_relative_to(Path.home())
-        else "…/" + "/".join(folder.parts[-2:])
-    )
+    text = from_home(folder)
+    return text if text.startswith("~") else "…/" + "/".join(Path(text).parts[-2:])
 
 
 @patch
