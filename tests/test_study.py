@@ -67,7 +67,7 @@ def notebook(path, *cells):
             nbformat.v4.new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}),
             *[
                 nbformat.v4.new_code_cell(cell)
-                for cell in (OPEN, *cells, "study.finish()")
+                for cell in (OPEN, *cells, "results = study.finish()")
             ],
         ]
     )
@@ -752,6 +752,11 @@ def test_the_first_screen_and_the_numbers_behind_a_figure(tiny, tmp_path):
     assert saved == "auroc,low,high\n0.812345,0.79,0.83\n"
     inside = base64.b64encode(saved.encode()).decode()
     assert page.count(inside) == 2  # below the table, and below the figure
+    # no place of this machine, on the page or in a file that it holds
+    held = re.findall(r"data:text/csv;base64,([A-Za-z0-9+/=]+)", page)
+    files = [base64.b64decode(one).decode() for one in held]
+    assert any("parameter cohort,tiny" in one for one in files)
+    assert str(tmp_path) not in "".join([page, *files])
     figures = json.loads((folder / "results.json").read_text())["figures"]
     assert figures["answer"]["data"] == "figures/answer.csv"
     assert "data" not in figures["late"]

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['folded', 'small_picture', 'shown_outputs', 'command_of', 'newest_run', 'with_outputs', 'ShowDocs', 'without_pictures',
-           'without_places', 'link_reports', 'publish_reports']
+           'link_reports', 'publish_reports']
 
 # %% ../../nbs/runs/site.ipynb #f054dee4
 import ast
@@ -219,20 +219,6 @@ def without_pictures(
 
     return re.sub(r"<img\b[^>]*>", said, page)
 
-
-def without_places(
-    page: str,  # HTML of a report
-    parameters: dict,  # of its run
-) -> str:  # the same; a folder of the machine that made it is called by its last name
-    "Takes the places that a run was given out of its report."
-    given = [Path(value) for value in parameters.values() if isinstance(value, str)]
-    for place in filter(Path.is_absolute, given):
-        shown = html.escape(str(place), quote=False)
-        page = page.replace(shown, html.escape(place.name, quote=False))
-    # a message may name a file of the cache
-    home = Path.home()
-    return page.replace(f"{home}/", "~/") if home.name else page
-
 # %% ../../nbs/runs/site.ipynb #08f0e8ed
 def link_reports(
     site: str | Path,  # the site's folder, such as _docs
@@ -285,7 +271,6 @@ def publish_reports(
             problems.append(f"{report} is not there, or was changed after the run")
             continue
         page = report.read_text(encoding="utf-8")
-        page = without_places(page, run["record"].get("parameters", {}))
         if not (run.get("phantom", False) or pictures):
             page = without_pictures(page)
         write_json(home / place / "results.json", _listed(run))

@@ -805,7 +805,8 @@ def _show_record(self: Study, record):
     "The record as a table."
     flat = {key: value for key, value in record.items() if not isinstance(value, dict)}
     flat |= {
-        f"parameter {key}": value for key, value in record["parameters"].items()
+        f"parameter {key}": _called(value)
+        for key, value in record["parameters"].items()
     } | record["packages"]
     for key in ("data", "external_data"):
         if record[key]["files"]:
