@@ -478,6 +478,43 @@ def _is_full(cell):
         return bool(cell.outputs)
     return bool(cell.source.strip())
 
+# %% ../../nbs/runs/report.ipynb #8d798bd5
+def _with_mathml(cell):
+    """A markdown cell with its formulas as MathML and without links to other notebooks;
+    an output cell without warnings and progress bars.
+    """
+    import nbformat
+    from latex2mathml.converter import convert
+
+    cell = nbformat.from_dict(json.loads(json.dumps(cell)))
+    if cell.cell_type == "code":
+        cell["outputs"] = [
+            one
+            for one in cell.outputs
+            if not (one.output_type == "stream" and one.name == "stderr")
+        ]
+        return cell
+    cell["attachments"] = cell.get("attachments", {})
+    # code stays as it is
+    parts = re.split(r"(```.*?```|`[^`\n]*`)", cell.source, flags=re.DOTALL)
+    for number in range(0, len(parts), 2):
+        parts[number] = re.sub(
+            r"\$\$(.+?)\$\$",
+            lambda found: convert(found[1].strip(), display="block"),
+            parts[number],
+            flags=re.DOTALL,
+        )
+        parts[number] = re.sub(
+            r"(?<![\\$\w])\$(?!\s)([^$\n]+?)(?<!\s)\$(?![\w$])",
+            lambda found: convert(found[1]),
+            parts[number],
+        )
+    # they are not beside a report
+    cell["source"] = re.sub(
+        r"(?<!!)\[([^\]]+)\]\((?!https?:)[^)]*\.ipynb[^)]*\)", r"\1", "".join(parts)
+    )
+    return cell
+
 # %% ../../nbs/runs/report.ipynb #d042de9a
 def render_report(
     notebook,  # an executed nbformat notebook
@@ -573,43 +610,6 @@ def _body_of(cells, metadata):
     page = re.sub(r"<script[^>]*>.*?</script>", "", page, flags=re.DOTALL)
     # the corner of a table heads nothing, and a screen reader would say so
     return re.sub(r"<th[^>]*>\s*</th>", "<td></td>", page)
-
-# %% ../../nbs/runs/report.ipynb #8d798bd5
-def _with_mathml(cell):
-    """A markdown cell with its formulas as MathML and without links to other notebooks;
-    an output cell without warnings and progress bars.
-    """
-    import nbformat
-    from latex2mathml.converter import convert
-
-    cell = nbformat.from_dict(json.loads(json.dumps(cell)))
-    if cell.cell_type == "code":
-        cell["outputs"] = [
-            one
-            for one in cell.outputs
-            if not (one.output_type == "stream" and one.name == "stderr")
-        ]
-        return cell
-    cell["attachments"] = cell.get("attachments", {})
-    # code stays as it is
-    parts = re.split(r"(```.*?```|`[^`\n]*`)", cell.source, flags=re.DOTALL)
-    for number in range(0, len(parts), 2):
-        parts[number] = re.sub(
-            r"\$\$(.+?)\$\$",
-            lambda found: convert(found[1].strip(), display="block"),
-            parts[number],
-            flags=re.DOTALL,
-        )
-        parts[number] = re.sub(
-            r"(?<![\\$\w])\$(?!\s)([^$\n]+?)(?<!\s)\$(?![\w$])",
-            lambda found: convert(found[1]),
-            parts[number],
-        )
-    # they are not beside a report
-    cell["source"] = re.sub(
-        r"(?<!!)\[([^\]]+)\]\((?!https?:)[^)]*\.ipynb[^)]*\)", r"\1", "".join(parts)
-    )
-    return cell
 
 # %% ../../nbs/runs/report.ipynb #bf911134
 def answer_first(
