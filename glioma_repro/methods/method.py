@@ -6,10 +6,10 @@
 __all__ = ['TRUSTED', 'LARGEST', 'classes_of', 'trainable', 'Scores', 'Method', 'state_of', 'check_state', 'Model', 'Majority',
            'shares_of', 'settings_of', 'sign_model', 'card_text', 'read_model', 'Age', 'fit_line', 'estimator_scores',
            'dealt_labels', 'relabelled', 'modules_of', 'code_of', 'fingerprint_of', 'hashed_identity', 'quantities_of',
-           'describe_training', 'rows_of', 'people_of', 'Fold', 'card_of', 'trainings_at_once', 'bytes_of', 'take_rows',
-           'labels_for', 'run_fold', 'Folds', 'gather_samples', 'samples_of', 'common_patients', 'check_splits',
-           'run_folds', 'plot_folds', 'simple_predictions', 'keep_model', 'permuted_aurocs', 'Predicted',
-           'predict_cohort', 'notes_of']
+           'describe_training', 'rows_of', 'people_of', 'twins_in_training', 'Fold', 'card_of', 'trainings_at_once',
+           'bytes_of', 'take_rows', 'labels_for', 'run_fold', 'Folds', 'gather_samples', 'samples_of',
+           'common_patients', 'check_splits', 'run_folds', 'plot_folds', 'simple_predictions', 'keep_model',
+           'permuted_aurocs', 'Predicted', 'predict_cohort', 'notes_of']
 
 # %% ../../nbs/methods/method.ipynb #07cacc85
 import ast
@@ -31,7 +31,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..statistics.measures import auroc_within_folds, evaluate
+from ..statistics.measures import auroc_within_folds, evaluate, figure_words
 from glioma_repro.patients.cohort import (
     Split,
     check_no_leak,
@@ -538,24 +538,17 @@ def _training_lines(about, made):
 def _worth_lines(about):
     "What the scores are worth."
     known, lines = about.get("cross_validated") or {}, []
-    for target, (value, low, high) in known.get("auroc", {}).items():
-        lines.append(
-            f"- {TARGET_NAMES.get(target, target)}: {_ranged(value, low, high)}"
-        )
+    for target, figure in known.get("auroc", {}).items():
+        name = TARGET_NAMES.get(target, target)
+        lines.append(f"- {name}: AUROC {figure_words(*figure)}")
     if lines:
         lines = [f"{known['means']}:", "", *lines]
-    for target, (value, low, high, number) in (about.get("external") or {}).items():
+    for target, (*figure, number) in (about.get("external") or {}).items():
         lines.append(
             f"- {TARGET_NAMES.get(target, target)}, {number} external patients, this "
-            f"very model: {_ranged(value, low, high)}"
+            f"very model: AUROC {figure_words(*figure)}"
         )
     return lines or ["Not on record: nobody was tested."]
-
-
-def _ranged(value, low, high):
-    "AUROC 0.81 [0.70 to 0.90]."
-    numbers = ["–" if one is None else f"{one:.2f}" for one in (value, low, high)]
-    return "AUROC {} [{} to {}]".format(*numbers)
 
 # %% ../../nbs/methods/method.ipynb #f6435dd1
 def read_model(
@@ -906,6 +899,19 @@ def people_of(
 ) -> list[str]:
     "The patients of a split's entries, whole or by slice."
     return list(dict.fromkeys(one.split("/")[0] for one in names))
+
+
+def twins_in_training(
+    splits,  # list of Split
+    identities: pd.Series,  # by participant_id
+) -> float:  # share of the test samples whose person also trains
+    "What a split lets through."
+
+    def persons(names):
+        return identities[[one.split("/")[0] for one in names]].to_numpy(str)
+
+    seen = [np.isin(persons(one.test), persons(one.train)) for one in splits]
+    return float(np.concatenate(seen).mean())
 
 # %% ../../nbs/methods/method.ipynb #4669febc
 @dataclass(frozen=True)

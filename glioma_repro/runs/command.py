@@ -242,10 +242,10 @@ def _parse_parameters(name, pairs, external):
             for text in values
         ]
     if external:
-        from glioma_repro.runs.execution import _absolute
+        from glioma_repro.runs.execution import absolute_where_file
 
         check_parameters({"external": None}, known, name)
-        given["external"] = [_absolute(external)]
+        given["external"] = [absolute_where_file(external)]
     return given, known["cohort"].default
 
 

@@ -10,10 +10,10 @@ __all__ = ['AUROC_INTERVALS', 'SOURCE', 'MEASURES', 'MORE_MEASURES', 'EVALUATION
            'auroc_interval', 'effective', 'difference_test', 'delong', 'delong_unpaired', 'Scored', 'table_classes',
            'one_source', 'runs_of', 'scores_of', 'mean_scores', 'measure_names', 'measure_all', 'too_few',
            'drawn_limits', 'bootstrap_interval', 'bootstrap_values', 'share_interval', 'brier_interval',
-           'slope_interval', 'ratio_interval', 'interval_of', 'corrected_interval', 'fold_spread', 'evaluate',
-           'sensitivity_at', 'specificity_at', 'choose_threshold', 'chosen_thresholds', 'at_thresholds', 'within_folds',
-           'class_pairs', 'fold_rows', 'as_arrays', 'auroc_within_folds', 'interval_coverage', 'score_summary',
-           'plot_measure']
+           'slope_interval', 'ratio_interval', 'interval_of', 'corrected_interval', 'fold_spread', 'decimals_of',
+           'figure_words', 'evaluate', 'sensitivity_at', 'specificity_at', 'choose_threshold', 'chosen_thresholds',
+           'at_thresholds', 'within_folds', 'class_pairs', 'fold_rows', 'as_arrays', 'auroc_within_folds',
+           'interval_coverage', 'score_summary', 'plot_measure']
 
 # %% ../../nbs/statistics/measures.ipynb #73906341
 from dataclasses import dataclass
@@ -1393,6 +1393,33 @@ def _fold_note(folds, all_of_them, minimum):
         f"rests on {folds} of {all_of_them} folds: the others hold fewer than "
         f"{minimum} patients of a class, or have no value"
     )
+
+# %% ../../nbs/statistics/measures.ipynb #5e0a1c02
+def decimals_of(
+    low: float,  # lower end of an interval
+    high: float,  # upper end
+) -> int:  # from 0 to 3; 2 where there is no interval
+    "Digits after the point that an interval allows: two of its half width."
+    half = (high - low) / 2 if pd.notna(low) and pd.notna(high) else np.nan
+    if not np.isfinite(half) or half <= 0:
+        return 2
+    # as it is written, so that 0.0999999 is 0.1
+    exponent = int(f"{half:.1e}".partition("e")[2])
+    return min(max(1 - exponent, 0), 3)
+
+
+def figure_words(
+    value: float,  # a measure, NaN or None where there is none
+    low: float,  # lower end of its interval, NaN or None where there is none
+    high: float,  # upper end
+) -> str:
+    "0.85 [0.75 to 0.95], digits as the interval allows; a dash for no number."
+    if pd.isna(value):
+        return "–"
+    digits = decimals_of(low, high)
+    if pd.isna(low) or pd.isna(high):
+        return f"{value:.{digits}f}"
+    return f"{value:.{digits}f} [{low:.{digits}f} to {high:.{digits}f}]"
 
 # %% ../../nbs/statistics/measures.ipynb #d90f34aa
 EVALUATION = (
