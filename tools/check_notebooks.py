@@ -28,7 +28,7 @@ FREE = "#| fig-alt:"  # words for who cannot see a picture: one line, as Quarto 
 EXPORTED = re.compile(r"^#\s*\|\s*export\b", re.MULTILINE)  # a cell of the library
 LONGEST_BODY = 40  # lines of a function without signature, docstring and comments
 LONGEST_CELL = 80  # lines of a code cell: a screen, and one idea
-LONGEST_ROW = 15  # exported cells of a lesson, nothing shown or tested between
+LONGEST_ROW = 3  # exported cells of a lesson, nothing shown or tested between
 LARGEST = 1_000_000  # bytes of a committed notebook
 
 
