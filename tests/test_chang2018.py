@@ -60,6 +60,9 @@ def test_verdicts_have_a_null_and_the_sentence_one_family(folder):
     """
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     judged = as_table(results, "published_reproduced")
+    page = as_table(results, "published_reproduced_page")
+    told = judged["verdict"].ne("not testable here").sum()
+    assert len(page) == told < len(judged)  # the page shows no gaps
     judged = judged[judged["reproduced"].notna()]
     assert judged["n"].notna().all() and set(judged["null"]) == {"chance", "majority"}
     beaten = judged["verdict"].eq("reproduced")
@@ -119,6 +122,7 @@ def test_external_single_heads_and_sites(tmp_path):
     )
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     assert {"external", "fall", "scored_external"} <= set(results["tables"])
+    assert "-p permutations 19" in results["statements"]["null"]
     # a table for a page, not of every baseline
     assert len(results["tables"]["external"]["rows"]) == 4
     # external patients are the headline, the internal figure stands beside it

@@ -343,6 +343,9 @@ def test_the_study_goes_the_whole_way(folder):
         "auprc",
         "importance",
     } <= set(tables)
+    page = tables["published_reproduced_page"]  # what is judged, and no gaps
+    assert 0 < len(page) < len(tables["published_reproduced"])
+    assert page["reproduced"].notna().all()
     adds = tables["what_each_adds"]
     tested = adds[adds["subset"] == "test"]
     assert tested["input"].tolist() == ["image", "shape", "location", "age"]

@@ -104,6 +104,19 @@ def test_too_few_of_a_class_says_so(labels):
     assert plot_confusion(predictions) is not None
 
 
+def test_a_confusion_matrix_says_what_it_counts():
+    """Before, single pictures were called patients."""
+    given = made(["mutant", "wildtype"], [0.9, 0.2])
+    for words, figure in [
+        ("patients", plot_confusion(given)),
+        ("pictures", plot_confusion(given, counted="pictures")),
+    ]:
+        axis = figure.axes[0]
+        assert axis.get_xlabel() == f"called ({words})"
+        assert axis.get_ylabel() == f"true ({words})"
+        assert figure.alt.startswith(f"Confusion matrices of {words}.")
+
+
 def test_constant_scores_are_chance():
     figure = plot_roc(
         made(["mutant"] * 5 + ["wildtype"] * 5, np.full(10, 0.5)), iterations=50

@@ -20,21 +20,42 @@ def the_tool():
     return tool
 
 
-def problems_of(folder, source):
-    "What the tool says of a notebook with a parameters cell and this one."
+def problems_of(folder, *cells):
+    "What the tool says of a notebook with a parameters cell and these."
     tool = the_tool()
     parameters = nbformat.v4.new_code_cell("seed = 0")
     parameters.metadata["tags"] = ["parameters"]
-    cell = nbformat.v4.new_code_cell(source)
     path = folder / "lesson.ipynb"
-    nbformat.write(nbformat.v4.new_notebook(cells=[parameters, cell]), path)
-    return cell.id, tool.problems(path)
+    nbformat.write(nbformat.v4.new_notebook(cells=[parameters, *cells]), path)
+    return tool.problems(path)
 
 
 def test_a_code_cell_has_at_most_80_lines(tmp_path):
-    assert problems_of(tmp_path, "\n".join(["x = 1"] * 80))[1] == []
-    one, said = problems_of(tmp_path, "\n".join(["x = 1"] * 81))
-    assert len(said) == 1 and one in said[0] and "81 lines" in said[0]
+    fits, long = (
+        nbformat.v4.new_code_cell("\n".join(["x = 1"] * lines)) for lines in (80, 81)
+    )
+    assert problems_of(tmp_path, fits) == []
+    (said,) = problems_of(tmp_path, long)
+    assert long.id in said and "81 lines" in said
+
+
+def test_a_lesson_shows_or_tests_what_it_exports(tmp_path):
+    most = the_tool().LONGEST_ROW
+
+    def row(cells):
+        "Exported cells with a word before each."
+        word = nbformat.v4.new_markdown_cell("And:")
+        pairs = [(word, nbformat.v4.new_code_cell("#| export")) for _ in range(cells)]
+        return [cell for pair in pairs for cell in pair]
+
+    shown, long = nbformat.v4.new_code_cell("assert True"), row(most + 1)
+    assert problems_of(tmp_path, *row(most), shown, *row(most)) == []
+    (said,) = problems_of(tmp_path, shown, *long)
+    assert f"{most + 1} exported cells in a row" in said
+    assert long[1].id in said and long[-1].id in said
+    # a study has no lesson to give, and exports nothing
+    (tmp_path / "studies").mkdir()
+    assert problems_of(tmp_path / "studies", *long) == []
 
 
 def test_update_raises_no_allowance_and_adds_none(tmp_path, monkeypatch, capsys):
@@ -113,11 +134,8 @@ def test_what_another_module_needs_has_a_public_name(tmp_path):
     text = "from .a import _x, y\nfrom glioma_repro.b import _z\nfrom os import _exit\n"
     (tmp_path / "c.py").write_text(text)
     assert private_imports(tmp_path) == {"_x", "_z"}
-    # two of runs/: the style of a report, a path as the command reads it
-    assert private_imports(TOOL.parent.parent / "glioma_repro") <= {
-        "_STYLE",
-        "_absolute",
-    }
+    package = TOOL.parent.parent / "glioma_repro"
+    assert private_imports(package) == set(), "take the underscore away"
 
 
 LOOPS = {"run_folds", "run_protocols"}  # what a cluster's workers can do

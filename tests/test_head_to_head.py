@@ -40,6 +40,8 @@ def test_the_report_answers_first_and_keeps_a_model_a_method(folder):
     assert (paired["p_holm"] >= paired["p"]).all()
     kept = {one.name for one in (folder / "model").iterdir()}
     assert kept == {"majority", "age", "site"}
+    # no section of a report is empty
+    assert "-p permutations 19" in results["statements"]["null"]
 
 
 def test_an_unknown_method_is_named(tmp_path):

@@ -159,6 +159,10 @@ def test_tables_and_verdicts_stand_on_the_same_numbers(folder):
     report = as_table(results, "report_tumor")
     own = report[report["model"] == "14-layer CNN"].set_index(["class", "quantity"])
     judged = as_table(results, "published_reproduced")
+    page = as_table(results, "published_reproduced_page")
+    assert 0 < len(page) < len(judged) and page["reproduced"].notna().all()
+    alt = results["figures"]["figure5_tumor"]["alt"]
+    assert alt.startswith("Confusion matrices of pictures.")
     row = judged[(judged["source"] == "Abstract") & (judged["quantity"] == "f1")].iloc[
         0
     ]

@@ -145,6 +145,7 @@ def test_the_study_with_all_its_parts(tmp_path):
     headline = {one["target"]: one for one in results["headline"]}
     assert headline["idh"]["published"] == 0.9 and headline["idh"]["n"] == 14
     assert (folder / "model").is_dir()
+    assert "-p permutations 19" in results["statements"]["null"]
 
 
 def test_unknown_parts_are_refused(tmp_path):

@@ -1,14 +1,18 @@
 """Holds notebooks, tests, benchmarks and tools to the project's form; prints what is
 wrong and exits 1.
 
-No code cell is longer than 80 lines. What is left from before two other rules stands in
-tools/allowances.yaml: lines wider than 88 columns (a file: how many) and functions
-longer than 40 lines (file and function: how long). The list only shrinks: a number that
-could be smaller is an error too, and
-`python tools/check_notebooks.py --update` lowers it; it raises none and adds none.
+No code cell is longer than 80 lines, and in a lesson (every notebook but a study) few
+exported cells stand in a row: what a reader cannot see working, he cannot learn.
+
+What is left from before two other rules stands in tools/allowances.yaml: lines wider
+than 88 columns (a file: how many) and functions longer than 40 lines (file and
+function: how long). The list only shrinks: a number that could be smaller is an error
+too, and `python tools/check_notebooks.py --update` lowers it; it raises none and adds
+none.
 """
 
 import ast
+import re
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -21,8 +25,10 @@ ROOT = Path(__file__).resolve().parent.parent
 ALLOWANCES = ROOT / "tools" / "allowances.yaml"
 WIDEST = 88  # columns: what the site, a side-by-side diff and a laptop show
 FREE = "#| fig-alt:"  # words for who cannot see a picture: one line, as Quarto wants it
+EXPORTED = re.compile(r"^#\s*\|\s*export\b", re.MULTILINE)  # a cell of the library
 LONGEST_BODY = 40  # lines of a function without signature, docstring and comments
 LONGEST_CELL = 80  # lines of a code cell: a screen, and one idea
+LONGEST_ROW = 3  # exported cells of a lesson, nothing shown or tested between
 LARGEST = 1_000_000  # bytes of a committed notebook
 
 
@@ -135,6 +141,21 @@ def lowered(now: dict, allowed: dict) -> dict:
     return {"wide lines": lines, "long functions": kept}
 
 
+def rows_of_exports(cells: list) -> list[list[str]]:
+    """The ids of exported code cells, one list for each row of them; text between two
+    does not end a row, a cell that shows or tests does.
+    """
+    rows = [[]]
+    for cell in cells:
+        if cell["cell_type"] != "code":
+            continue
+        if EXPORTED.search(cell["source"]):
+            rows[-1].append(cell["id"])
+        elif rows[-1]:
+            rows.append([])
+    return [row for row in rows if row]
+
+
 def problems(path: Path) -> list[str]:
     """What is wrong with one notebook."""
     cells = read_cells(path)["cells"]
@@ -158,6 +179,13 @@ def problems(path: Path) -> list[str]:
         for one, length in lengths.items()
         if length > LONGEST_CELL
     ]
+    if path.parent.name != "studies":
+        found += [
+            f"{len(row)} exported cells in a row, from {row[0]} to {row[-1]}; "
+            f"{LONGEST_ROW} are allowed: show or test what one does right behind it"
+            for row in rows_of_exports(cells)
+            if len(row) > LONGEST_ROW
+        ]
     module = ("#| default_exp", "#|default_exp")
     exporting = any(cell["source"].lstrip().startswith(module) for cell in code)
     texts = [cell["source"] for cell in cells if cell["cell_type"] == "markdown"]

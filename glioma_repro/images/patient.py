@@ -37,7 +37,8 @@ def reference_region(
     np.ndarray, str
 ]:  # (D, H, W) bool; "nonzero voxels", "head" or "whole image"
     """What is not background, where no brain mask exists; raises PatientError for a
-    constant volume.
+    constant volume. `registration.head_mask` is not this: it counts in millimetres,
+    which a single picture may not have, and refuses what is smaller than a head.
     """
     from scipy import ndimage
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['STEPS', 'RecipeFile', 'Recipe', 'load_recipe', 'recipe_from', 'recipes', 'code_version', 'sidecar_of', 'produce',
-           'Job', 'finest', 'crop_to', 'preprocess_patient', 'Preprocessed', 'preprocess', 'contact_sheets',
-           'measurements_of_preprocessing', 'Prepared', 'prepared', 'done_in_words']
+           'Job', 'finest', 'crop_to', 'preprocess_patient', 'Preprocessed', 'contact_sheets',
+           'measurements_of_preprocessing', 'preprocess', 'Prepared', 'prepared', 'done_in_words']
 
 # %% ../../nbs/images/preprocess.ipynb #26dd1dc3
 import errno
@@ -496,36 +496,41 @@ def _to_atlas(job, reference, settings):
         },
     )
 
-# %% ../../nbs/images/preprocess.ipynb #abe17001
-def _tumour(job, transforms, grid):
-    "The tumour mask on the recipe's grid; None where there is none."
-    if job.cohort.mask_method is None or job.cohort.mask_method == job.recipe.name:
-        return None
-    source = job.cohort.path(
-        job.participant_id, "label-tumor_mask", job.cohort.mask_method
+# %% ../../nbs/images/preprocess.ipynb #abe17002
+def _shares_grid(job, suffix, mask):
+    "Whether a sequence as scanned lies on a mask's grid."
+    image = job.images.get(suffix)
+    if image is None:
+        image = job.cohort.image(job.participant_id, suffix)
+    try:
+        check_same_grid(image, mask, job.participant_id)
+    except PatientError:
+        return False
+    return True
+
+
+def _mark(transform):
+    "A fingerprint of a transform (or of a chain of them)."
+    if transform.GetName() == "CompositeTransform":
+        composite = sitk.CompositeTransform(transform)
+        return fingerprint(
+            [
+                _mark(composite.GetNthTransform(k))
+                for k in range(composite.GetNumberOfTransforms())
+            ]
+        )
+    return fingerprint(
+        transform.GetName(),
+        list(transform.GetParameters()),
+        list(transform.GetFixedParameters()),
     )
-    if not source.exists():
-        return None
-    mask = sitk.Cast(job.cohort.mask(job.participant_id), sitk.sitkUInt8)
-    drawn_on = _drawn_on(job, mask, source, transforms, grid)
-    inputs = {
-        "mask": sha256_of(source),
-        drawn_on: job.hashes[drawn_on],
-        "transform": _mark(transforms[drawn_on]),
-        "grid": _grid(grid),
-    }
-    path = job.file("label-tumor_mask")
-    job.produce(
-        path,
-        "tumour",
-        {"drawn_on": drawn_on},
-        inputs,
-        lambda: (
-            resample(mask, grid, transforms[drawn_on], interpolation="nearest"),
-            {},
-        ),
+
+
+def _grid(image):
+    "A fingerprint of a grid."
+    return fingerprint(
+        image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection()
     )
-    return sitk.Cast(read_volume(path, job.participant_id) > 0, sitk.sitkUInt8)
 
 # %% ../../nbs/images/preprocess.ipynb #abe17003
 def _drawn_on(job, mask, source, transforms, grid):
@@ -570,41 +575,36 @@ def _drawn_on(job, mask, source, transforms, grid):
         )
     return able[0]
 
-# %% ../../nbs/images/preprocess.ipynb #abe17002
-def _shares_grid(job, suffix, mask):
-    "Whether a sequence as scanned lies on a mask's grid."
-    image = job.images.get(suffix)
-    if image is None:
-        image = job.cohort.image(job.participant_id, suffix)
-    try:
-        check_same_grid(image, mask, job.participant_id)
-    except PatientError:
-        return False
-    return True
-
-
-def _mark(transform):
-    "A fingerprint of a transform (or of a chain of them)."
-    if transform.GetName() == "CompositeTransform":
-        composite = sitk.CompositeTransform(transform)
-        return fingerprint(
-            [
-                _mark(composite.GetNthTransform(k))
-                for k in range(composite.GetNumberOfTransforms())
-            ]
-        )
-    return fingerprint(
-        transform.GetName(),
-        list(transform.GetParameters()),
-        list(transform.GetFixedParameters()),
+# %% ../../nbs/images/preprocess.ipynb #abe17001
+def _tumour(job, transforms, grid):
+    "The tumour mask on the recipe's grid; None where there is none."
+    if job.cohort.mask_method is None or job.cohort.mask_method == job.recipe.name:
+        return None
+    source = job.cohort.path(
+        job.participant_id, "label-tumor_mask", job.cohort.mask_method
     )
-
-
-def _grid(image):
-    "A fingerprint of a grid."
-    return fingerprint(
-        image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection()
+    if not source.exists():
+        return None
+    mask = sitk.Cast(job.cohort.mask(job.participant_id), sitk.sitkUInt8)
+    drawn_on = _drawn_on(job, mask, source, transforms, grid)
+    inputs = {
+        "mask": sha256_of(source),
+        drawn_on: job.hashes[drawn_on],
+        "transform": _mark(transforms[drawn_on]),
+        "grid": _grid(grid),
+    }
+    path = job.file("label-tumor_mask")
+    job.produce(
+        path,
+        "tumour",
+        {"drawn_on": drawn_on},
+        inputs,
+        lambda: (
+            resample(mask, grid, transforms[drawn_on], interpolation="nearest"),
+            {},
+        ),
     )
+    return sitk.Cast(read_volume(path, job.participant_id) > 0, sitk.sitkUInt8)
 
 # %% ../../nbs/images/preprocess.ipynb #1cb19317
 def _anatomy(job, reference):
@@ -749,39 +749,6 @@ def _covered(image, mask):
     )
     return float((values[inside] != 0).mean())
 
-# %% ../../nbs/images/preprocess.ipynb #a98f0947
-def preprocess_patient(
-    participant_id: str,  # sub-X
-    cohort: Cohort,  # whose
-    recipe: Recipe,  # what to do
-    seed: int = 0,  # of the run
-) -> dict:  # seconds by step, quality rows, flags, files made and kept, pictures
-    """Takes one patient through a recipe; raises PatientError that says what is missing
-    or failed.
-    """
-    job = Job(participant_id, cohort, recipe, seed)
-    try:
-        _read(job)
-        outputs = (
-            _defaced(job) if recipe.settings("deface") is not None else _through(job)
-        )
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise PatientError(
-                participant_id,
-                f"the disk is full ({error}); make room and run again: what is whole "
-                "is kept",
-            ) from None
-        raise
-    return dict(
-        seconds=job.seconds,
-        quality=job.quality,
-        flags=job.flags,
-        made=job.made,
-        kept=job.kept,
-        pictures=_pictures(job, outputs),
-    )
-
 # %% ../../nbs/images/preprocess.ipynb #b626d9d9
 def _through(job):
     "All steps; gives the output files."
@@ -887,6 +854,39 @@ def _pictures(job, outputs):
         )
     return pictures
 
+# %% ../../nbs/images/preprocess.ipynb #a98f0947
+def preprocess_patient(
+    participant_id: str,  # sub-X
+    cohort: Cohort,  # whose
+    recipe: Recipe,  # what to do
+    seed: int = 0,  # of the run
+) -> dict:  # seconds by step, quality rows, flags, files made and kept, pictures
+    """Takes one patient through a recipe; raises PatientError that says what is missing
+    or failed.
+    """
+    job = Job(participant_id, cohort, recipe, seed)
+    try:
+        _read(job)
+        outputs = (
+            _defaced(job) if recipe.settings("deface") is not None else _through(job)
+        )
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise PatientError(
+                participant_id,
+                f"the disk is full ({error}); make room and run again: what is whole "
+                "is kept",
+            ) from None
+        raise
+    return dict(
+        seconds=job.seconds,
+        quality=job.quality,
+        flags=job.flags,
+        made=job.made,
+        kept=job.kept,
+        pictures=_pictures(job, outputs),
+    )
+
 # %% ../../nbs/images/preprocess.ipynb #8e30a2d8
 @dataclass
 class Preprocessed:
@@ -899,42 +899,6 @@ class Preprocessed:
     summary: pd.DataFrame  # one row a patient: files made, files kept, flags
     problems: pd.DataFrame  # who fell out, and why
     pictures: dict  # participant_id: {sequence: slice}
-
-# %% ../../nbs/images/preprocess.ipynb #06b9d1cd
-def preprocess(
-    cohort: Cohort,  # with images as scanned
-    recipe: str | Recipe,  # a recipe's name, a YAML file, or a recipe
-    jobs: int | None = None,  # patients at a time; all cores if None
-    scheduler: str | None = None,  # address of a Dask scheduler, for a cluster
-    seed: int = 0,  # of the registrations' samples
-    brain: str | None = None,  # another brain method than the recipe's
-    bias: str | None = None,  # another N4 setting than the recipe's
-) -> Preprocessed:
-    """Takes a cohort through a recipe; goes on where it was interrupted. Raises
-    ReproError if nobody gets through.
-    """
-    cohort = cohort.using(None)  # a recipe begins with the images as scanned
-    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, brain, bias)
-    # a cluster's workers stand in folders of their own
-    cohort = replace(cohort, folder=cohort.folder.absolute()) if scheduler else cohort
-    # first, so that a run that was killed says what its images are
-    _describe(cohort, recipe)
-    done, problems = map_patients(
-        preprocess_patient,
-        cohort.ids,
-        jobs,
-        f"preprocess: {recipe.name}",
-        scheduler,
-        cohort=cohort,
-        recipe=recipe,
-        seed=seed,
-    )
-    if not done:
-        raise ReproError(
-            f"recipe {recipe.name}: no patient went through; the first: "
-            f"{problems['participant_id'].iloc[0]}: {problems['problem'].iloc[0]}"
-        )
-    return _collected(cohort, recipe, done, problems)
 
 # %% ../../nbs/images/preprocess.ipynb #80d95f8a
 def _describe(cohort, recipe):
@@ -1032,6 +996,42 @@ def measurements_of_preprocessing(
         study="preprocess", method=result.recipe.name, cohort=cohort
     )
     return Measurements(table)
+
+# %% ../../nbs/images/preprocess.ipynb #06b9d1cd
+def preprocess(
+    cohort: Cohort,  # with images as scanned
+    recipe: str | Recipe,  # a recipe's name, a YAML file, or a recipe
+    jobs: int | None = None,  # patients at a time; all cores if None
+    scheduler: str | None = None,  # address of a Dask scheduler, for a cluster
+    seed: int = 0,  # of the registrations' samples
+    brain: str | None = None,  # another brain method than the recipe's
+    bias: str | None = None,  # another N4 setting than the recipe's
+) -> Preprocessed:
+    """Takes a cohort through a recipe; goes on where it was interrupted. Raises
+    ReproError if nobody gets through.
+    """
+    cohort = cohort.using(None)  # a recipe begins with the images as scanned
+    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, brain, bias)
+    # a cluster's workers stand in folders of their own
+    cohort = replace(cohort, folder=cohort.folder.absolute()) if scheduler else cohort
+    # first, so that a run that was killed says what its images are
+    _describe(cohort, recipe)
+    done, problems = map_patients(
+        preprocess_patient,
+        cohort.ids,
+        jobs,
+        f"preprocess: {recipe.name}",
+        scheduler,
+        cohort=cohort,
+        recipe=recipe,
+        seed=seed,
+    )
+    if not done:
+        raise ReproError(
+            f"recipe {recipe.name}: no patient went through; the first: "
+            f"{problems['participant_id'].iloc[0]}: {problems['problem'].iloc[0]}"
+        )
+    return _collected(cohort, recipe, done, problems)
 
 # %% ../../nbs/images/preprocess.ipynb #dfc9cf36
 @dataclass

@@ -124,7 +124,9 @@ def head_mask(
     participant_id: str = "",  # whom the error shall name
 ) -> sitk.Image:  # uint8, on the image's grid
     """The head (of a skull-stripped image: the brain); raises PatientError where there
-    is none.
+    is none. `patient.reference_region` is not this: it works in single slices, voxel by
+    voxel, and takes the whole image where nothing is dark, which holds no head to lay
+    on another.
     """
     small = coarsen(image, 3)
     array = sitk.GetArrayViewFromImage(small)

@@ -14,8 +14,8 @@ import pandas as pd
 
 from ..patients.core import TARGET_NAMES, Cohort, Predictions
 from ..statistics.comparison import compare_within_folds, correct_many
-from ..statistics.figures import figure_words, plot_answer
-from ..statistics.measures import auroc_within_folds
+from ..statistics.figures import plot_answer
+from ..statistics.measures import auroc_within_folds, figure_words
 
 # %% ../../nbs/methods/answer.ipynb #dbced51b
 def answers(

@@ -25,7 +25,7 @@ from glioma_repro.patients.core import (
     tqdm,
 )
 from ..statistics.comparison import correct_many, permutation_test
-from ..statistics.figures import figure_words
+from ..statistics.measures import figure_words
 
 # %% ../../nbs/methods/classical_results.ipynb #c1a55007
 def classes_by(

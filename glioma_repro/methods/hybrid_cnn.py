@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SLICE_STEPS', 'LAPTOP', 'five_slices', 'HybridNetwork', 'HybridCNN', 'segmenter_samples', 'fit_segmenter',
-           'tumour_chances', 'drawn_by', 'pictures_of', 'numbers_of', 'group_of', 'forest_of', 'segmenter_in',
+           'tumour_chances', 'drawn_by', 'pictures_of', 'numbers_of', 'forest_of', 'group_of', 'segmenter_in',
            'masks_by', 'hybrid_of']
 
 # %% ../../nbs/methods/hybrid_cnn.ipynb #d6e0ec82
@@ -419,136 +419,6 @@ def numbers_of(
     table = pd.DataFrame(rows)
     return table[[*(name for name in table if name != "age"), "age"]]
 
-# %% ../../nbs/methods/hybrid_cnn.ipynb #d52410b6
-@patch
-def fit(self: HybridCNN, samples, validation=None, seed=0, folder=None):
-    "Model 1, then slices and numbers by its masks, then Model 2."
-    classes, arrays, facts = classes_of(samples), {}, {}
-    masks, first = self.training_masks(samples, seed, folder)
-    if first is not None:
-        arrays |= {f"segmenter/{name}": one for name, one in first.arrays.items()}
-    seen = [mask.any() for mask in masks]
-    facts["empty training masks"] = int(len(seen) - sum(seen))
-    learned = dict(arrays=arrays, estimators={}, priors={}, histories=[])
-    if first is not None:
-        learned["histories"].append(first.history)
-    for target, words in classes.items():
-        _fit_target(self, samples, masks, target, words, seed, folder, learned, facts)
-    history = pd.concat(learned.pop("histories") or [pd.DataFrame()], ignore_index=True)
-    return Model(self, classes, samples.names, **learned, facts=facts, history=history)
-
-
-@patch
-def training_masks(
-    self: HybridCNN,
-    samples: Samples,  # cubes of training patients
-    seed: int,  # of Model 1's weights
-    folder: Path | None,  # of the fold
-) -> tuple:  # (N, D, H, W); Model 1, None where masks are drawn by hand
-    "By which outlines Model 2 learns."
-    if self.masks == "drawn":
-        return np.asarray(samples.masks), None
-    first = fit_segmenter(self, samples, seed, folder)
-    if self.masks == "predicted":
-        return drawn_by(first, self, samples), first
-    masks = np.zeros_like(np.asarray(samples.masks))
-    parts = np.arange(len(samples)) % 3
-    for part in range(3):
-        model = fit_segmenter(self, samples.take(parts != part), seed, folder)
-        masks[parts == part] = drawn_by(model, self, samples.take(parts == part))
-    return masks, first
-
-# %% ../../nbs/methods/hybrid_cnn.ipynb #9698ffbf
-def _fit_target(method, samples, masks, target, words, seed, folder, learned, facts):
-    "Everything of one target, put into `learned` and `facts`."
-    known = samples.targets[target].notna().to_numpy() & masks.any((1, 2, 3))
-    mine = samples.take(known)
-    outlines = masks[known]
-    if method.uses != "images":
-        values = numbers_of(mine, outlines)
-        positive = (mine.targets[target] == words[-1]).to_numpy()
-        chosen = choose_numbers(values, positive)
-        names = _kept(method, chosen, values)
-        scale = scale_of(values, names)
-        facts[f"{target} numbers"] = list(names)
-        facts[f"{target} p"] = dict(zip(chosen["number"], chosen["p"]))
-        for part in ("middle", "mean", "deviation"):
-            learned["arrays"][f"{target}/{part}"] = getattr(scale, part)
-        if method.uses == "numbers":
-            own = seed_of(seed, "forest", target) % 2**31
-            fitted = forest_of(scale(values), mine.targets[target], own, method.trees)
-            learned["estimators"][target] = fitted
-            return
-    pictures = pictures_of(method, mine, outlines)
-    pictures.targets = pictures.targets[[target]]
-    numbers = None
-    if method.uses == "both":
-        numbers = scale(values)[_rows_by_patient(mine, pictures)]
-    trained = _fit_network(method, pictures, numbers, {target: words}, seed, folder)
-    learned["histories"] += [_story(one, name) for name, one in trained.items()]
-    trained = trained[target]
-    learned["arrays"] |= {
-        f"{target}/network/{name}": one.cpu().numpy()
-        for name, one in trained.lowered.state_dict().items()
-    }
-    learned["priors"] |= {
-        name: [list(part) for part in pair] for name, pair in trained.priors.items()
-    }
-
-# %% ../../nbs/methods/hybrid_cnn.ipynb #5518828d
-def _fit_network(method, pictures, numbers, classes, seed, folder):
-    "Warm-up, and what follows with the numbers: {name of the training: Trained}."
-    target, words = next(iter(classes.items()))
-    training = replace(method.training, seed=seed)
-    trained = _warmed_up(method, pictures, classes, training, folder)
-    if numbers is None:
-        return {target: trained}
-    pictures.more = {"numbers": numbers}
-    network = _hybrid(
-        method, trained.lowered, numbers.shape[1], {target: len(words)}, seed
-    )
-    path = None if folder is None else Path(folder) / f"{target}-tuning.safetensors"
-    tuned = train_network(
-        network,
-        pictures,
-        classes,
-        replace(training, epochs=method.tuning, iterations=None),
-        method.augment,
-        checkpoint=path,
-        progress="",
-    )
-    return {f"{target} warm-up": trained, target: tuned}
-
-
-def _story(trained, name):
-    "The history of one training."
-    return trained.history.drop(columns="seconds").assign(network=name)
-
-
-def _rows_by_patient(samples, pictures):
-    "For each picture the row of its patient."
-    place = {one: row for row, one in enumerate(samples.table["participant_id"])}
-    return [place[one] for one in pictures.table["participant_id"]]
-
-
-def group_of(
-    number: str,  # shape_Sphericity, location_frontal, age, …
-) -> str:
-    "Whether a number is of the shape, the location or the age."
-    start = number.split("_")[0]
-    return start if start in ("location", "age") else "shape"
-
-
-def _kept(method, chosen, values):
-    "The names of the numbers that the network takes."
-    known = [name for name in values if values[name].notna().any()]
-    known = [name for name in known if group_of(name) in method.groups]
-    if method.numbers == "published":
-        return [name for name in PUBLISHED_NUMBERS if name in known]
-    if method.numbers == "all":
-        return known
-    return [name for name in chosen.loc[chosen["kept"], "number"] if name in known]
-
 # %% ../../nbs/methods/hybrid_cnn.ipynb #8f8f6d2c
 def _warmed_up(method, pictures, classes, training, folder):
     "The conventional ResNet, trained on pictures alone; a run trains it once."
@@ -611,6 +481,136 @@ def forest_of(
     folds = int(min(10, least))
     search = GridSearchCV(plain, {"max_features": wanted}, cv=folds, scoring="accuracy")
     return search.fit(values, words).best_estimator_
+
+# %% ../../nbs/methods/hybrid_cnn.ipynb #5518828d
+def _fit_network(method, pictures, numbers, classes, seed, folder):
+    "Warm-up, and what follows with the numbers: {name of the training: Trained}."
+    target, words = next(iter(classes.items()))
+    training = replace(method.training, seed=seed)
+    trained = _warmed_up(method, pictures, classes, training, folder)
+    if numbers is None:
+        return {target: trained}
+    pictures.more = {"numbers": numbers}
+    network = _hybrid(
+        method, trained.lowered, numbers.shape[1], {target: len(words)}, seed
+    )
+    path = None if folder is None else Path(folder) / f"{target}-tuning.safetensors"
+    tuned = train_network(
+        network,
+        pictures,
+        classes,
+        replace(training, epochs=method.tuning, iterations=None),
+        method.augment,
+        checkpoint=path,
+        progress="",
+    )
+    return {f"{target} warm-up": trained, target: tuned}
+
+
+def _story(trained, name):
+    "The history of one training."
+    return trained.history.drop(columns="seconds").assign(network=name)
+
+
+def _rows_by_patient(samples, pictures):
+    "For each picture the row of its patient."
+    place = {one: row for row, one in enumerate(samples.table["participant_id"])}
+    return [place[one] for one in pictures.table["participant_id"]]
+
+
+def group_of(
+    number: str,  # shape_Sphericity, location_frontal, age, …
+) -> str:
+    "Whether a number is of the shape, the location or the age."
+    start = number.split("_")[0]
+    return start if start in ("location", "age") else "shape"
+
+
+def _kept(method, chosen, values):
+    "The names of the numbers that the network takes."
+    known = [name for name in values if values[name].notna().any()]
+    known = [name for name in known if group_of(name) in method.groups]
+    if method.numbers == "published":
+        return [name for name in PUBLISHED_NUMBERS if name in known]
+    if method.numbers == "all":
+        return known
+    return [name for name in chosen.loc[chosen["kept"], "number"] if name in known]
+
+# %% ../../nbs/methods/hybrid_cnn.ipynb #9698ffbf
+def _fit_target(method, samples, masks, target, words, seed, folder, learned, facts):
+    "Everything of one target, put into `learned` and `facts`."
+    known = samples.targets[target].notna().to_numpy() & masks.any((1, 2, 3))
+    mine = samples.take(known)
+    outlines = masks[known]
+    if method.uses != "images":
+        values = numbers_of(mine, outlines)
+        positive = (mine.targets[target] == words[-1]).to_numpy()
+        chosen = choose_numbers(values, positive)
+        names = _kept(method, chosen, values)
+        scale = scale_of(values, names)
+        facts[f"{target} numbers"] = list(names)
+        facts[f"{target} p"] = dict(zip(chosen["number"], chosen["p"]))
+        for part in ("middle", "mean", "deviation"):
+            learned["arrays"][f"{target}/{part}"] = getattr(scale, part)
+        if method.uses == "numbers":
+            own = seed_of(seed, "forest", target) % 2**31
+            fitted = forest_of(scale(values), mine.targets[target], own, method.trees)
+            learned["estimators"][target] = fitted
+            return
+    pictures = pictures_of(method, mine, outlines)
+    pictures.targets = pictures.targets[[target]]
+    numbers = None
+    if method.uses == "both":
+        numbers = scale(values)[_rows_by_patient(mine, pictures)]
+    trained = _fit_network(method, pictures, numbers, {target: words}, seed, folder)
+    learned["histories"] += [_story(one, name) for name, one in trained.items()]
+    trained = trained[target]
+    learned["arrays"] |= {
+        f"{target}/network/{name}": one.cpu().numpy()
+        for name, one in trained.lowered.state_dict().items()
+    }
+    learned["priors"] |= {
+        name: [list(part) for part in pair] for name, pair in trained.priors.items()
+    }
+
+# %% ../../nbs/methods/hybrid_cnn.ipynb #d52410b6
+@patch
+def fit(self: HybridCNN, samples, validation=None, seed=0, folder=None):
+    "Model 1, then slices and numbers by its masks, then Model 2."
+    classes, arrays, facts = classes_of(samples), {}, {}
+    masks, first = self.training_masks(samples, seed, folder)
+    if first is not None:
+        arrays |= {f"segmenter/{name}": one for name, one in first.arrays.items()}
+    seen = [mask.any() for mask in masks]
+    facts["empty training masks"] = int(len(seen) - sum(seen))
+    learned = dict(arrays=arrays, estimators={}, priors={}, histories=[])
+    if first is not None:
+        learned["histories"].append(first.history)
+    for target, words in classes.items():
+        _fit_target(self, samples, masks, target, words, seed, folder, learned, facts)
+    history = pd.concat(learned.pop("histories") or [pd.DataFrame()], ignore_index=True)
+    return Model(self, classes, samples.names, **learned, facts=facts, history=history)
+
+
+@patch
+def training_masks(
+    self: HybridCNN,
+    samples: Samples,  # cubes of training patients
+    seed: int,  # of Model 1's weights
+    folder: Path | None,  # of the fold
+) -> tuple:  # (N, D, H, W); Model 1, None where masks are drawn by hand
+    "By which outlines Model 2 learns."
+    if self.masks == "drawn":
+        return np.asarray(samples.masks), None
+    first = fit_segmenter(self, samples, seed, folder)
+    if self.masks == "predicted":
+        return drawn_by(first, self, samples), first
+    masks = np.zeros_like(np.asarray(samples.masks))
+    parts = np.arange(len(samples)) % 3
+    for part in range(3):
+        model = fit_segmenter(self, samples.take(parts != part), seed, folder)
+        masks[parts == part] = drawn_by(model, self, samples.take(parts == part))
+    return masks, first
 
 # %% ../../nbs/methods/hybrid_cnn.ipynb #68101b82
 def segmenter_in(

@@ -6,10 +6,10 @@
 __all__ = ['TRUSTED', 'LARGEST', 'classes_of', 'trainable', 'Scores', 'Method', 'state_of', 'check_state', 'Model', 'Majority',
            'shares_of', 'settings_of', 'sign_model', 'card_text', 'read_model', 'Age', 'fit_line', 'estimator_scores',
            'dealt_labels', 'relabelled', 'modules_of', 'code_of', 'fingerprint_of', 'hashed_identity', 'quantities_of',
-           'describe_training', 'rows_of', 'people_of', 'Fold', 'card_of', 'trainings_at_once', 'bytes_of', 'take_rows',
-           'run_fold', 'labels_for', 'Folds', 'gather_samples', 'samples_of', 'common_patients', 'check_splits',
-           'run_folds', 'plot_folds', 'simple_predictions', 'keep_model', 'permuted_aurocs', 'Predicted',
-           'predict_cohort', 'notes_of']
+           'describe_training', 'rows_of', 'people_of', 'twins_in_training', 'Fold', 'card_of', 'trainings_at_once',
+           'bytes_of', 'take_rows', 'labels_for', 'run_fold', 'Folds', 'gather_samples', 'samples_of',
+           'common_patients', 'check_splits', 'run_folds', 'plot_folds', 'simple_predictions', 'keep_model',
+           'permuted_aurocs', 'Predicted', 'predict_cohort', 'notes_of']
 
 # %% ../../nbs/methods/method.ipynb #07cacc85
 import ast
@@ -31,7 +31,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..statistics.measures import auroc_within_folds, evaluate
+from ..statistics.measures import auroc_within_folds, evaluate, figure_words
 from glioma_repro.patients.cohort import (
     Split,
     check_no_leak,
@@ -538,24 +538,17 @@ def _training_lines(about, made):
 def _worth_lines(about):
     "What the scores are worth."
     known, lines = about.get("cross_validated") or {}, []
-    for target, (value, low, high) in known.get("auroc", {}).items():
-        lines.append(
-            f"- {TARGET_NAMES.get(target, target)}: {_ranged(value, low, high)}"
-        )
+    for target, figure in known.get("auroc", {}).items():
+        name = TARGET_NAMES.get(target, target)
+        lines.append(f"- {name}: AUROC {figure_words(*figure)}")
     if lines:
         lines = [f"{known['means']}:", "", *lines]
-    for target, (value, low, high, number) in (about.get("external") or {}).items():
+    for target, (*figure, number) in (about.get("external") or {}).items():
         lines.append(
             f"- {TARGET_NAMES.get(target, target)}, {number} external patients, this "
-            f"very model: {_ranged(value, low, high)}"
+            f"very model: AUROC {figure_words(*figure)}"
         )
     return lines or ["Not on record: nobody was tested."]
-
-
-def _ranged(value, low, high):
-    "AUROC 0.81 [0.70 to 0.90]."
-    numbers = ["–" if one is None else f"{one:.2f}" for one in (value, low, high)]
-    return "AUROC {} [{} to {}]".format(*numbers)
 
 # %% ../../nbs/methods/method.ipynb #f6435dd1
 def read_model(
@@ -907,6 +900,19 @@ def people_of(
     "The patients of a split's entries, whole or by slice."
     return list(dict.fromkeys(one.split("/")[0] for one in names))
 
+
+def twins_in_training(
+    splits,  # list of Split
+    identities: pd.Series,  # by participant_id
+) -> float:  # share of the test samples whose person also trains
+    "What a split lets through."
+
+    def persons(names):
+        return identities[[one.split("/")[0] for one in names]].to_numpy(str)
+
+    seen = [np.isin(persons(one.test), persons(one.train)) for one in splits]
+    return float(np.concatenate(seen).mean())
+
 # %% ../../nbs/methods/method.ipynb #4669febc
 @dataclass(frozen=True)
 class Fold:
@@ -1027,55 +1033,6 @@ def _copied(array, rows, path):
     made.flush()
     return np.load(path, mmap_mode="r")
 
-# %% ../../nbs/methods/method.ipynb #218b672b
-def run_fold(
-    name: str,  # for map_patients; not used
-    fold: Fold,  # what to do
-) -> str:  # the folder with model/, predictions.csv, history.csv and fold.json
-    "Fits one method on one split, unless it was done before, and writes what came out."
-    folder = Path(fold.folder)
-    if made_before(folder / "fold.json", fold.mark) is not None:
-        return str(folder)
-    try:
-        samples = read_samples(fold.data)
-        samples = samples if fold.labels is None else relabelled(samples, fold.labels)
-        outside = samples if fold.test == fold.data else read_samples(fold.test)
-        rows = rows_of(samples, fold.split.train)
-        train = take_rows(samples, rows, _scratch(folder) / "train")
-        good, bad = trainable(train, fold.wanted)
-        if fold.method.binary:
-            bad |= {
-                one: f"{fold.method.name} tells two classes apart, not {len(words)}"
-                for one, words in good.items()
-                if len(words) > 2
-            }
-            good = {one: words for one, words in good.items() if len(words) == 2}
-        shutil.rmtree(folder, ignore_errors=True)
-        with atomic_path(folder) as temporary:
-            temporary.mkdir()
-            made = (
-                _fitted(fold, temporary, train, samples, good)
-                if (good or fold.method.draws) and len(train)
-                else None
-            )
-            parts = [] if made is None else _scored(fold, made, samples, outside)
-            for kind, given in zip(("predictions", "uncorrected"), zip(*parts)):
-                concat(given).write(temporary / f"{kind}.csv")
-            files = {
-                path.name: sha256_of(path) for path in sorted(temporary.glob("*.csv"))
-            }
-            write_json(
-                temporary / "fold.json",
-                {"fingerprint": fold.mark, "files": files, "bad": bad},
-            )
-        shutil.rmtree(_scratch(folder), ignore_errors=True)
-        return str(folder)
-    except Exception as error:
-        write_text(folder.with_name(folder.name + ".error.txt"), traceback.format_exc())
-        if isinstance(error, ReproError):
-            raise ReproError(f"{fold.name}: {error}") from error
-        raise
-
 # %% ../../nbs/methods/method.ipynb #2c686bff
 def _scratch(folder):
     "Where a training of this fold keeps its checkpoints."
@@ -1172,6 +1129,55 @@ def _scored(fold, model, samples, outside):
                 )
             )
     return parts
+
+# %% ../../nbs/methods/method.ipynb #218b672b
+def run_fold(
+    name: str,  # for map_patients; not used
+    fold: Fold,  # what to do
+) -> str:  # the folder with model/, predictions.csv, history.csv and fold.json
+    "Fits one method on one split, unless it was done before, and writes what came out."
+    folder = Path(fold.folder)
+    if made_before(folder / "fold.json", fold.mark) is not None:
+        return str(folder)
+    try:
+        samples = read_samples(fold.data)
+        samples = samples if fold.labels is None else relabelled(samples, fold.labels)
+        outside = samples if fold.test == fold.data else read_samples(fold.test)
+        rows = rows_of(samples, fold.split.train)
+        train = take_rows(samples, rows, _scratch(folder) / "train")
+        good, bad = trainable(train, fold.wanted)
+        if fold.method.binary:
+            bad |= {
+                one: f"{fold.method.name} tells two classes apart, not {len(words)}"
+                for one, words in good.items()
+                if len(words) > 2
+            }
+            good = {one: words for one, words in good.items() if len(words) == 2}
+        shutil.rmtree(folder, ignore_errors=True)
+        with atomic_path(folder) as temporary:
+            temporary.mkdir()
+            made = (
+                _fitted(fold, temporary, train, samples, good)
+                if (good or fold.method.draws) and len(train)
+                else None
+            )
+            parts = [] if made is None else _scored(fold, made, samples, outside)
+            for kind, given in zip(("predictions", "uncorrected"), zip(*parts)):
+                concat(given).write(temporary / f"{kind}.csv")
+            files = {
+                path.name: sha256_of(path) for path in sorted(temporary.glob("*.csv"))
+            }
+            write_json(
+                temporary / "fold.json",
+                {"fingerprint": fold.mark, "files": files, "bad": bad},
+            )
+        shutil.rmtree(_scratch(folder), ignore_errors=True)
+        return str(folder)
+    except Exception as error:
+        write_text(folder.with_name(folder.name + ".error.txt"), traceback.format_exc())
+        if isinstance(error, ReproError):
+            raise ReproError(f"{fold.name}: {error}") from error
+        raise
 
 # %% ../../nbs/methods/method.ipynb #c00c98e2
 @dataclass
@@ -1323,83 +1329,6 @@ def _store(samples, folder):
     if not (path / "samples.json").exists():
         samples.write(path)
     return str(path), mark
-
-# %% ../../nbs/methods/method.ipynb #d75c45b8
-def run_folds(
-    methods,  # list of Method; their names differ
-    cohort: Cohort,  # development patients, looking at the space that the methods want
-    splits,  # list of Split, or {protocol: list of Split}
-    targets,  # which
-    external: Cohort | None = None,  # scored by models of all development patients
-    permutations: int = 0,  # how often everything is trained again on dealt labels
-    samples: dict | None = None,  # model: Samples, where they were made before
-    outside: dict | None = None,  # model: external Samples, where they were made before
-    # also fit on all development patients where nobody is external
-    final: bool = False,
-    # keep every fold's model, not only that of all development patients (forests are
-    # slow to write)
-    keep: bool = True,
-    # what was done is kept here, and not done again; a temporary one if None
-    folder: str | Path | None = None,
-    seed: int = 0,  # of the run
-    # trainings at once; if None all cores, and where GPUs train see trainings_at_once
-    jobs: int | None = None,
-    scheduler: str | None = None,  # address of a Dask scheduler; this machine if None
-    allow_leak: bool = False,  # splits by slice are allowed
-    # what the progress bar says; one line a fold, with the time left
-    description: str = "folds",
-    **fields,  # study, protocol: columns of Predictions
-) -> Folds:
-    """Fits and scores every method on every split; raises ReproError if nothing could
-    be trained, LeakError for a person on both sides.
-    """
-    _check_names(methods)
-    by_protocol = (
-        splits
-        if isinstance(splits, dict)
-        else {fields.get("protocol", "patients"): list(splits)}
-    )
-    for one in by_protocol.values():
-        check_splits(one, cohort, allow_leak)
-    keeper = None if folder else tempfile.TemporaryDirectory(prefix="glioma-repro-")
-    # a cluster's workers stand in folders of their own
-    folder = Path(folder or keeper.name).absolute()
-    problems = [pd.DataFrame(columns=_PROBLEM)]
-    if samples is None:
-        samples, out = gather_samples(methods, cohort, targets, None, jobs, folder)
-        problems.append(out)
-    if external is not None and outside is None:
-        outside, out = gather_samples(methods, external, targets, samples, jobs, folder)
-        problems.append(out)
-    known = {
-        "study": fields.get("study"),
-        "cohort": cohort.name,
-        "seed": seed,
-        "external": None if external is None else external.name,
-    }
-    given = _Given(
-        cohort,
-        external,
-        tuple(targets),
-        samples,
-        outside,
-        folder,
-        seed,
-        known,
-        final,
-        keep,
-    )
-    folds = [
-        fold
-        for method in methods
-        for protocol, part in by_protocol.items()
-        for fold in _folds_of(method, given, protocol, part, permutations)
-    ]
-    jobs = trainings_at_once(methods) if jobs is None else jobs
-    done, failed = map_patients(
-        run_fold, {fold.folder: fold for fold in folds}, jobs, description, scheduler
-    )
-    return _together(folds, done, failed, problems, samples, outside, keeper)
 
 # %% ../../nbs/methods/method.ipynb #39436dd7
 def _check_names(methods):
@@ -1589,6 +1518,83 @@ def _together(folds, done, failed, problems, samples, outside, keeper):
         outside or {},
         keeper,
     )
+
+# %% ../../nbs/methods/method.ipynb #d75c45b8
+def run_folds(
+    methods,  # list of Method; their names differ
+    cohort: Cohort,  # development patients, looking at the space that the methods want
+    splits,  # list of Split, or {protocol: list of Split}
+    targets,  # which
+    external: Cohort | None = None,  # scored by models of all development patients
+    permutations: int = 0,  # how often everything is trained again on dealt labels
+    samples: dict | None = None,  # model: Samples, where they were made before
+    outside: dict | None = None,  # model: external Samples, where they were made before
+    # also fit on all development patients where nobody is external
+    final: bool = False,
+    # keep every fold's model, not only that of all development patients (forests are
+    # slow to write)
+    keep: bool = True,
+    # what was done is kept here, and not done again; a temporary one if None
+    folder: str | Path | None = None,
+    seed: int = 0,  # of the run
+    # trainings at once; if None all cores, and where GPUs train see trainings_at_once
+    jobs: int | None = None,
+    scheduler: str | None = None,  # address of a Dask scheduler; this machine if None
+    allow_leak: bool = False,  # splits by slice are allowed
+    # what the progress bar says; one line a fold, with the time left
+    description: str = "folds",
+    **fields,  # study, protocol: columns of Predictions
+) -> Folds:
+    """Fits and scores every method on every split; raises ReproError if nothing could
+    be trained, LeakError for a person on both sides.
+    """
+    _check_names(methods)
+    by_protocol = (
+        splits
+        if isinstance(splits, dict)
+        else {fields.get("protocol", "patients"): list(splits)}
+    )
+    for one in by_protocol.values():
+        check_splits(one, cohort, allow_leak)
+    keeper = None if folder else tempfile.TemporaryDirectory(prefix="glioma-repro-")
+    # a cluster's workers stand in folders of their own
+    folder = Path(folder or keeper.name).absolute()
+    problems = [pd.DataFrame(columns=_PROBLEM)]
+    if samples is None:
+        samples, out = gather_samples(methods, cohort, targets, None, jobs, folder)
+        problems.append(out)
+    if external is not None and outside is None:
+        outside, out = gather_samples(methods, external, targets, samples, jobs, folder)
+        problems.append(out)
+    known = {
+        "study": fields.get("study"),
+        "cohort": cohort.name,
+        "seed": seed,
+        "external": None if external is None else external.name,
+    }
+    given = _Given(
+        cohort,
+        external,
+        tuple(targets),
+        samples,
+        outside,
+        folder,
+        seed,
+        known,
+        final,
+        keep,
+    )
+    folds = [
+        fold
+        for method in methods
+        for protocol, part in by_protocol.items()
+        for fold in _folds_of(method, given, protocol, part, permutations)
+    ]
+    jobs = trainings_at_once(methods) if jobs is None else jobs
+    done, failed = map_patients(
+        run_fold, {fold.folder: fold for fold in folds}, jobs, description, scheduler
+    )
+    return _together(folds, done, failed, problems, samples, outside, keeper)
 
 # %% ../../nbs/methods/method.ipynb #3f41c2f5
 def plot_folds(

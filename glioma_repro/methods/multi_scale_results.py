@@ -4,9 +4,8 @@
 
 # %% auto #0
 __all__ = ['protocol_draws', 'draw_table', 'slice_inputs', 'method_inputs', 'run_protocols', 'dealt_draw', 'uncorrected_scores',
-           'slice_figures', 'beside_published', 'limits_as_text', 'confusion_table', 'first_accuracy',
-           'selection_tables', 'draw_curves', 'stopping_row', 'plot_stopping', 'chance_words', 'inflation_sentence',
-           'plot_inflation']
+           'slice_figures', 'beside_published', 'confusion_table', 'first_accuracy', 'selection_tables', 'draw_curves',
+           'stopping_row', 'plot_stopping', 'chance_words', 'inflation_sentence', 'plot_inflation']
 
 # %% ../../nbs/methods/multi_scale_results.ipynb #a1770004
 from dataclasses import replace
@@ -21,6 +20,7 @@ from glioma_repro.methods.method import (
     people_of,
     relabelled,
     run_folds,
+    twins_in_training,
 )
 from glioma_repro.methods.multi_scale_cnn import (
     CHANNELS,
@@ -31,7 +31,6 @@ from glioma_repro.methods.multi_scale_cnn import (
     slice_calls,
     slice_scores,
 )
-from .picture_study import twins_in_training
 from glioma_repro.patients.core import (
     COLOURS,
     TARGET_NAMES,
@@ -42,8 +41,8 @@ from glioma_repro.patients.core import (
     concat,
     seed_of,
 )
-from ..statistics.figures import figure_words, legends_beside
-from ..statistics.measures import evaluate
+from ..statistics.figures import legends_beside
+from ..statistics.measures import evaluate, figure_words
 
 # %% ../../nbs/methods/multi_scale_results.ipynb #a1770007
 def protocol_draws(
@@ -248,23 +247,6 @@ def beside_published(
 def _with_limits(name):
     "The columns of a figure and its interval."
     return name, f"{name}: low", f"{name}: high"
-
-
-def limits_as_text(
-    frame: pd.DataFrame,  # figures with their `: low` and `: high`
-    names,  # of the figures
-    protocols,  # those of them that are protocols
-) -> pd.DataFrame:
-    "The same table with each interval beside its value: short enough for a page."
-    shown = frame.copy()
-    for name in names:
-        if name in frame:
-            figures = frame[list(_with_limits(name))].to_numpy(float)
-            shown[name] = [figure_words(*row) for row in figures]
-            shown = shown.drop(columns=list(_with_limits(name)[1:]))
-            title = f"protocol {name}" if name in protocols else name
-            shown = shown.rename(columns={name: title})
-    return shown
 
 # %% ../../nbs/methods/multi_scale_results.ipynb #a1770020
 def confusion_table(

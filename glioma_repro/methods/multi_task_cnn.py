@@ -449,6 +449,30 @@ class MultiTaskCNN(NetworkMethod):
             seed,
         )
 
+# %% ../../nbs/methods/multi_task_cnn.ipynb #66d843b3
+PUBLISHED = MultiTaskCNN(
+    "vandervoort2022, published size",
+    Training(
+        epochs=150,
+        batch=1,
+        passes=2,
+        learning_rate=1e-5,
+        weight_decay=1e-5,
+        decay="by itself",
+        schedule="plateau",
+        patience=7,
+        watch="training",
+        smooth=6,
+        least=0.001,
+        precision="bf16",
+    ),
+    VolumeAugmentation(),
+    volumes=Volumes("atlas", None, 1.0),
+    width=32,
+    smooth=3,
+    checkpointing=True,
+)  # what the published network was; device="cuda" is left to the caller
+
 # %% ../../nbs/methods/multi_task_cnn.ipynb #33dd3726
 from fastcore.basics import patch
 
@@ -544,27 +568,3 @@ def _asked(network, samples, classes, training):
             logits[target].append(outputs[target].double().cpu())
         tumours.append(torch.softmax(outputs["mask"].float(), 1)[0, 1].cpu())
     return {target: torch.cat(parts) for target, parts in logits.items()}, tumours
-
-# %% ../../nbs/methods/multi_task_cnn.ipynb #66d843b3
-PUBLISHED = MultiTaskCNN(
-    "vandervoort2022, published size",
-    Training(
-        epochs=150,
-        batch=1,
-        passes=2,
-        learning_rate=1e-5,
-        weight_decay=1e-5,
-        decay="by itself",
-        schedule="plateau",
-        patience=7,
-        watch="training",
-        smooth=6,
-        least=0.001,
-        precision="bf16",
-    ),
-    VolumeAugmentation(),
-    volumes=Volumes("atlas", None, 1.0),
-    width=32,
-    smooth=3,
-    checkpointing=True,
-)  # what the published network was; device="cuda" is left to the caller

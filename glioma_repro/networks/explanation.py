@@ -32,8 +32,7 @@ from glioma_repro.patients.core import (
     class_name,
 )
 from ..images.slices import common_sequences, patient_volumes
-from ..statistics.figures import figure_words
-from ..statistics.measures import auroc, delong
+from ..statistics.measures import auroc, delong, figure_words
 
 # %% ../../nbs/networks/explanation.ipynb #89706ae2
 def principal_axes(

@@ -807,6 +807,196 @@ def _prepare(network, samples, classes, training, augment, loss):
         run.bare = check_outputs(lowered, example, classes)
     return run, codes, weights
 
+# %% ../../nbs/networks/training.ipynb #9f10a007
+@torch.no_grad()
+def _validation_loss(run, validation, classes):
+    "The same loss on samples that are not trained on, without augmentation."
+    codes, weights = encode_targets(validation, classes, run.training.balance)
+    data = _on_device(validation, codes, weights, run.training)
+    run.lowered.eval()
+    total = 0.0
+    # volumes are large: as many at a time as in a training step
+    size = 128 if np.ndim(validation.inputs) < 5 else run.training.batch
+    for rows in np.array_split(
+        np.arange(len(validation)), max(1, len(validation) // size)
+    ):
+        batch = _batch_of(data, rows, run.training.device)
+        outputs = call_network(run.called, batch)
+        total += float(
+            run.loss(outputs if not run.bare else {run.bare: outputs}, batch)
+        ) * len(rows)
+    return total / len(validation)
+
+
+def _writer(folder):
+    "TensorBoard, where it was asked for."
+    if folder is None:
+        return None
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise ReproError(
+            "tensorboard is not installed; `pip install tensorboard`, or train "
+            "without it"
+        ) from None
+    return SummaryWriter(str(folder))
+
+# %% ../../nbs/networks/training.ipynb #e7a8e9a0
+def _end_epoch(run, validation, classes, steps, bar, writer):
+    "One row of history; stops when patience is at its end, or where `stop` says so."
+    training = run.training
+    row = dict(
+        epoch=run.epoch + 1,
+        step=run.step,
+        loss=run.total / run.place,
+        validation_loss=None,
+        learning_rate=_rate(run, run.step - 1, steps),
+        seconds=run.seconds,
+    )
+    if validation is not None:
+        row["validation_loss"] = _validation_loss(run, validation, classes)
+    run.rows.append(row)
+    bar.set_postfix(
+        {
+            name: f"{row[name]:.3f}"
+            for name in ("loss", "validation_loss")
+            if row[name] is not None
+        }
+    )
+    for name in ("loss", "validation_loss", "learning_rate"):
+        if writer is not None and row[name] is not None:
+            writer.add_scalar(name, row[name], run.epoch + 1)
+    run.epoch, run.place, run.total, run.seconds = run.epoch + 1, 0, 0.0, 0.0
+    if training.patience is not None:
+        _be_patient(run, validation)
+    if (
+        run.stop is not None
+        and not run.finished
+        and run.stop([one["validation_loss"] for one in run.rows])
+    ):
+        run.finished = f"the stopping rule ended it after epoch {run.epoch}"
+
+
+def _rate(run, step, steps):
+    "The learning rate of a step, from what the run has seen."
+    losses = [one["loss"] for one in run.rows]
+    return learning_rate_at(run.training, step, steps, run.epoch, losses)
+
+
+def _be_patient(run, validation):
+    "Keeps the best weights, and stops where the loss has not improved for long."
+    training = run.training
+    if training.watch == "validation" and validation is None:
+        return
+    name = "loss" if training.watch == "training" else "validation_loss"
+    losses = [one[name] for one in run.rows]
+    best, quiet = best_epoch(losses, training.smooth, training.least)
+    if best is not None and quiet == 0:
+        run.best = _state(run)
+    elif quiet >= training.patience:
+        run.finished = (
+            f"no better {training.watch} loss for {training.patience} epochs; the "
+            f"weights are those of epoch {best + 1}"
+        )
+
+# %% ../../nbs/networks/training.ipynb #f235c3dd
+def _first_target(codes, weights):
+    "Codes and whether they are known; without a target every sample is of one kind."
+    if not codes.shape[1]:
+        return np.zeros(len(codes), int), np.ones(len(codes), bool)
+    return codes[:, 0], weights[:, 0] > 0
+
+
+class _NotFinite(Exception):
+    "The loss of a step is NaN or infinite."
+
+    def __init__(self, value, rows):
+        self.value, self.rows = value, rows
+
+
+def _epochs(
+    run, codes, known, validation, classes, save, every, progress, writer, on_step
+):
+    "All epochs from where the run stands."
+    training, saved = run.training, time.monotonic()
+    batches = epoch_batches(run.number, codes, known, training, 0)
+    steps = training.iterations or training.epochs * len(batches)
+    chance = torch.Generator()
+    bar = tqdm(
+        total=steps, initial=run.step, desc=progress, disable=not progress, unit="step"
+    )
+    with bar:
+        while run.step < steps:
+            batches, began = (
+                epoch_batches(run.number, codes, known, training, run.epoch),
+                time.perf_counter(),
+            )
+            run.good = _state(run)
+            run.lowered.train()
+            pending = []
+            while run.place < len(batches) and run.step < steps:
+                rows = batches[run.place]
+                value = _step(
+                    run,
+                    rows,
+                    chance,
+                    _rate(run, run.step, steps),
+                )
+                pending.append(value)
+                # a GPU is asked for its losses now and then: asking makes it wait
+                if run.on_cpu or len(pending) == 20:
+                    _settle(run, pending, rows, on_step)
+                run.step, run.place = run.step + 1, run.place + 1
+                bar.update()
+                if time.monotonic() - saved > every and not pending:
+                    run.seconds, began = (
+                        run.seconds + time.perf_counter() - began,
+                        time.perf_counter(),
+                    )
+                    save()
+                    saved = time.monotonic()
+            _settle(run, pending, batches[run.place - 1], on_step)
+            run.seconds += time.perf_counter() - began
+            _end_epoch(run, validation, classes, steps, bar, writer)
+            if run.finished:
+                return
+        run.finished = f"all {steps} steps done"
+
+
+def _settle(run, pending, rows, on_step):
+    "Adds the losses of the last steps; stops at one that is not finite."
+    for value in torch.stack(pending).double().tolist() if pending else []:
+        if not math.isfinite(value):
+            raise _NotFinite(value, rows)
+        run.total += value
+        if on_step is not None:
+            on_step(run.step, value)
+    pending.clear()
+
+# %% ../../nbs/networks/training.ipynb #13c0521d
+def _finish(trained, run):
+    """The result, with the best weights where validation chose them, also in the Keras
+    model.
+    """
+    if run.best is not None:
+        run.lowered.load_state_dict(run.best)
+    run.lowered.eval()
+    trained.history = pd.DataFrame(
+        run.rows,
+        columns=[
+            "epoch",
+            "step",
+            "loss",
+            "validation_loss",
+            "learning_rate",
+            "seconds",
+        ],
+    ).astype({"epoch": int, "step": int, "loss": float, "validation_loss": float})
+    trained.stopped = run.finished or "not finished"
+    if trained.network is not run.lowered:
+        raise_weights(run.lowered, trained.network)
+    return trained
+
 # %% ../../nbs/networks/training.ipynb #211ad2f6
 def _continued(run, checkpoint, samples, codes, weights, validation, stop):
     "Puts the run where its checkpoint stands; gives the function that saves it."
@@ -900,196 +1090,6 @@ def fit(
         except _NotFinite as problem:
             raise _told(problem, trained, run, samples) from None
         return _finish(trained, run)
-
-# %% ../../nbs/networks/training.ipynb #13c0521d
-def _finish(trained, run):
-    """The result, with the best weights where validation chose them, also in the Keras
-    model.
-    """
-    if run.best is not None:
-        run.lowered.load_state_dict(run.best)
-    run.lowered.eval()
-    trained.history = pd.DataFrame(
-        run.rows,
-        columns=[
-            "epoch",
-            "step",
-            "loss",
-            "validation_loss",
-            "learning_rate",
-            "seconds",
-        ],
-    ).astype({"epoch": int, "step": int, "loss": float, "validation_loss": float})
-    trained.stopped = run.finished or "not finished"
-    if trained.network is not run.lowered:
-        raise_weights(run.lowered, trained.network)
-    return trained
-
-# %% ../../nbs/networks/training.ipynb #f235c3dd
-def _first_target(codes, weights):
-    "Codes and whether they are known; without a target every sample is of one kind."
-    if not codes.shape[1]:
-        return np.zeros(len(codes), int), np.ones(len(codes), bool)
-    return codes[:, 0], weights[:, 0] > 0
-
-
-class _NotFinite(Exception):
-    "The loss of a step is NaN or infinite."
-
-    def __init__(self, value, rows):
-        self.value, self.rows = value, rows
-
-
-def _epochs(
-    run, codes, known, validation, classes, save, every, progress, writer, on_step
-):
-    "All epochs from where the run stands."
-    training, saved = run.training, time.monotonic()
-    batches = epoch_batches(run.number, codes, known, training, 0)
-    steps = training.iterations or training.epochs * len(batches)
-    chance = torch.Generator()
-    bar = tqdm(
-        total=steps, initial=run.step, desc=progress, disable=not progress, unit="step"
-    )
-    with bar:
-        while run.step < steps:
-            batches, began = (
-                epoch_batches(run.number, codes, known, training, run.epoch),
-                time.perf_counter(),
-            )
-            run.good = _state(run)
-            run.lowered.train()
-            pending = []
-            while run.place < len(batches) and run.step < steps:
-                rows = batches[run.place]
-                value = _step(
-                    run,
-                    rows,
-                    chance,
-                    _rate(run, run.step, steps),
-                )
-                pending.append(value)
-                # a GPU is asked for its losses now and then: asking makes it wait
-                if run.on_cpu or len(pending) == 20:
-                    _settle(run, pending, rows, on_step)
-                run.step, run.place = run.step + 1, run.place + 1
-                bar.update()
-                if time.monotonic() - saved > every and not pending:
-                    run.seconds, began = (
-                        run.seconds + time.perf_counter() - began,
-                        time.perf_counter(),
-                    )
-                    save()
-                    saved = time.monotonic()
-            _settle(run, pending, batches[run.place - 1], on_step)
-            run.seconds += time.perf_counter() - began
-            _end_epoch(run, validation, classes, steps, bar, writer)
-            if run.finished:
-                return
-        run.finished = f"all {steps} steps done"
-
-
-def _settle(run, pending, rows, on_step):
-    "Adds the losses of the last steps; stops at one that is not finite."
-    for value in torch.stack(pending).double().tolist() if pending else []:
-        if not math.isfinite(value):
-            raise _NotFinite(value, rows)
-        run.total += value
-        if on_step is not None:
-            on_step(run.step, value)
-    pending.clear()
-
-# %% ../../nbs/networks/training.ipynb #e7a8e9a0
-def _end_epoch(run, validation, classes, steps, bar, writer):
-    "One row of history; stops when patience is at its end, or where `stop` says so."
-    training = run.training
-    row = dict(
-        epoch=run.epoch + 1,
-        step=run.step,
-        loss=run.total / run.place,
-        validation_loss=None,
-        learning_rate=_rate(run, run.step - 1, steps),
-        seconds=run.seconds,
-    )
-    if validation is not None:
-        row["validation_loss"] = _validation_loss(run, validation, classes)
-    run.rows.append(row)
-    bar.set_postfix(
-        {
-            name: f"{row[name]:.3f}"
-            for name in ("loss", "validation_loss")
-            if row[name] is not None
-        }
-    )
-    for name in ("loss", "validation_loss", "learning_rate"):
-        if writer is not None and row[name] is not None:
-            writer.add_scalar(name, row[name], run.epoch + 1)
-    run.epoch, run.place, run.total, run.seconds = run.epoch + 1, 0, 0.0, 0.0
-    if training.patience is not None:
-        _be_patient(run, validation)
-    if (
-        run.stop is not None
-        and not run.finished
-        and run.stop([one["validation_loss"] for one in run.rows])
-    ):
-        run.finished = f"the stopping rule ended it after epoch {run.epoch}"
-
-
-def _rate(run, step, steps):
-    "The learning rate of a step, from what the run has seen."
-    losses = [one["loss"] for one in run.rows]
-    return learning_rate_at(run.training, step, steps, run.epoch, losses)
-
-
-def _be_patient(run, validation):
-    "Keeps the best weights, and stops where the loss has not improved for long."
-    training = run.training
-    if training.watch == "validation" and validation is None:
-        return
-    name = "loss" if training.watch == "training" else "validation_loss"
-    losses = [one[name] for one in run.rows]
-    best, quiet = best_epoch(losses, training.smooth, training.least)
-    if best is not None and quiet == 0:
-        run.best = _state(run)
-    elif quiet >= training.patience:
-        run.finished = (
-            f"no better {training.watch} loss for {training.patience} epochs; the "
-            f"weights are those of epoch {best + 1}"
-        )
-
-# %% ../../nbs/networks/training.ipynb #9f10a007
-@torch.no_grad()
-def _validation_loss(run, validation, classes):
-    "The same loss on samples that are not trained on, without augmentation."
-    codes, weights = encode_targets(validation, classes, run.training.balance)
-    data = _on_device(validation, codes, weights, run.training)
-    run.lowered.eval()
-    total = 0.0
-    # volumes are large: as many at a time as in a training step
-    size = 128 if np.ndim(validation.inputs) < 5 else run.training.batch
-    for rows in np.array_split(
-        np.arange(len(validation)), max(1, len(validation) // size)
-    ):
-        batch = _batch_of(data, rows, run.training.device)
-        outputs = call_network(run.called, batch)
-        total += float(
-            run.loss(outputs if not run.bare else {run.bare: outputs}, batch)
-        ) * len(rows)
-    return total / len(validation)
-
-
-def _writer(folder):
-    "TensorBoard, where it was asked for."
-    if folder is None:
-        return None
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise ReproError(
-            "tensorboard is not installed; `pip install tensorboard`, or train "
-            "without it"
-        ) from None
-    return SummaryWriter(str(folder))
 
 # %% ../../nbs/networks/training.ipynb #660ab144
 def predict_scores(

@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['SEQUENCES', 'TARGETS', 'TARGET_NAMES', 'tqdm', 'LOG', 'PARTICIPANTS', 'PREDICTIONS', 'MEASUREMENTS', 'COLOURS',
            'PatientError', 'LeakError', 'class_name', 'DiskError', 'atomic_path', 'write_text', 'mark_folder',
-           'unsealed', 'write_json', 'plain_content', 'sha256_of', 'fingerprint', 'made_before', 'participant_label',
+           'write_json', 'plain_content', 'sha256_of', 'fingerprint', 'unsealed', 'made_before', 'participant_label',
            'seed_of', 'generator', 'log_to', 'cores', 'map_patients', 'processes', 'header_problem', 'read_volume',
            'write_volume', 'geometry', 'check_same_grid', 'Column', 'validate_participants', 'Cohort', 'session_of',
-           'identity', 'read_ids', 'Settings', 'Description', 'as_tsv', 'from_bids', 'drawn_by_hand', 'read_cohort',
-           'read_participants', 'with_sessions', 'from_home', 'map_cohort', 'Samples', 'SamplesFile', 'read_samples',
+           'identity', 'read_ids', 'Settings', 'Description', 'as_tsv', 'from_home', 'from_bids', 'drawn_by_hand',
+           'read_cohort', 'read_participants', 'with_sessions', 'map_cohort', 'Samples', 'SamplesFile', 'read_samples',
            'Predictions', 'predictions_of', 'concat', 'shared_words', 'read_typed_table', 'read_predictions',
            'Measurements', 'read_measurements', 'measurements_of', 'set_style', 'describe_figure', 'show_images',
            'real_data', 'cache_folder']
@@ -221,30 +221,6 @@ def _seal(written, path):
         temporary.write_text(fingerprint(mark, _digest(written)), encoding="utf-8")
         os.replace(temporary, seal)
 
-# %% ../../nbs/patients/core.ipynb #d50ad8fc
-def unsealed(
-    folder: str | Path,  # a marked folder
-) -> list[Path]:
-    """What stands in a marked folder and is not as it was written: changed, or of
-    another mark.
-    """
-    folder, found, whole = Path(folder), [], set()
-    for path in sorted(folder.rglob("*")):
-        if path.name.startswith(".") or any(
-            one in whole or one.name.startswith(".writing-") for one in path.parents
-        ):
-            continue
-        seal = path.parent / f".{path.name}.seal"
-        if seal.is_file():
-            whole.add(path)
-            if seal.read_text(encoding="utf-8", errors="replace") != fingerprint(
-                _mark_of(path), _digest(path)
-            ):
-                found.append(path)
-        elif path.is_file():
-            found.append(path)
-    return found
-
 # %% ../../nbs/patients/core.ipynb #df62b0d1
 def write_json(
     path: str | Path,  # the file
@@ -308,6 +284,30 @@ def fingerprint(
     "Sixteen hexadecimal digits that change when the content changes."
     text = json.dumps(plain_content(content), sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
+
+# %% ../../nbs/patients/core.ipynb #d50ad8fc
+def unsealed(
+    folder: str | Path,  # a marked folder
+) -> list[Path]:
+    """What stands in a marked folder and is not as it was written: changed, or of
+    another mark.
+    """
+    folder, found, whole = Path(folder), [], set()
+    for path in sorted(folder.rglob("*")):
+        if path.name.startswith(".") or any(
+            one in whole or one.name.startswith(".writing-") for one in path.parents
+        ):
+            continue
+        seal = path.parent / f".{path.name}.seal"
+        if seal.is_file():
+            whole.add(path)
+            if seal.read_text(encoding="utf-8", errors="replace") != fingerprint(
+                _mark_of(path), _digest(path)
+            ):
+                found.append(path)
+        elif path.is_file():
+            found.append(path)
+    return found
 
 # %% ../../nbs/patients/core.ipynb #6c1d0a52
 def made_before(
@@ -1371,6 +1371,61 @@ def as_tsv(
         sep="\t", index=False, na_rep="n/a", quoting=csv.QUOTE_NONE, lineterminator="\n"
     )
 
+# %% ../../nbs/patients/core.ipynb #4cf9dcf1
+def from_home(
+    path: str | Path,  # of a file or folder
+) -> str:
+    "A path as a person writes it: ~ is the home folder."
+    path = Path(os.path.abspath(path))
+    if path.is_relative_to(Path.home()):
+        return f"~/{path.relative_to(Path.home()).as_posix()}"
+    return path.as_posix()
+
+
+def _short(folder):
+    """A folder for a reader: from home, or its last two parts, so that a notebook says
+    nothing of the machine it ran on.
+    """
+    text = from_home(folder)
+    return text if text.startswith("~") else "…/" + "/".join(Path(text).parts[-2:])
+
+
+@patch
+def __repr__(self: Cohort):
+    "One line: name and number of patients."
+    return f"Cohort {self.name}: {len(self)} patients"
+
+# %% ../../nbs/patients/core.ipynb #42bc81f5
+@patch
+def _repr_html_(self: Cohort):
+    "A short table: how many patients, and of which class."
+    rows = [("patients", len(self))]
+    for target in TARGETS:
+        counts = self.labels(target).value_counts()
+        if len(counts):
+            text = ", ".join(
+                f"{counts[one]} {class_name(target, one)}"
+                for one in TARGETS[target]
+                if one in counts
+            )
+            rows.append(
+                (
+                    TARGET_NAMES[target],
+                    f"{text}, {self.labels(target).isna().sum()} unknown",
+                )
+            )
+    rows += [
+        ("voxel size", "known" if self.voxel_size_known else "unknown: nothing in mm"),
+        ("folder", "none" if self.folder is None else _short(self.folder)),
+    ]
+    body = "".join(
+        f"<tr><th style='text-align:left'>{html.escape(str(a))}</th><td "
+        f"style='text-align:left'>{html.escape(str(b))}</td></tr>"
+        for a, b in rows
+    )
+    said = " (phantom: no real patients)" if self.phantom else ""
+    return f"<b>Cohort {html.escape(self.name)}</b>{said}<table>{body}</table>"
+
 # %% ../../nbs/patients/core.ipynb #d0155a99
 _BIDS_WORDS = {
     "sex": {
@@ -1448,22 +1503,30 @@ def read_participants(
         raise ReproError(_without_table(Path(folder)))
     return read_text_table(path)
 
-# %% ../../nbs/patients/core.ipynb #761ce37c
-def _without_table(folder):
-    "What to do with a folder that has no participants.tsv."
-    patients = []
-    if os.path.isdir(folder):  # which is False, and no error, for a name too long
-        patients = sorted(one.name for one in folder.glob("sub-*") if one.is_dir())
-    if not patients:
-        return (
-            f"{named(folder)} is not a BIDS folder: no participants.tsv in it; "
-            "`glioma-repro curate` makes one from a public download"
+# %% ../../nbs/patients/core.ipynb #afb2c97c
+def _described_settings(path):
+    """What dataset_description.json says of a cohort; raises ReproError for a key of
+    the wrong type.
+    """
+    if not os.path.lexists(path):
+        return {}
+    described, where = read_json(path), named(path)
+    checked(Description, described, where)
+    found = {"title": described.get("Name", "")} | described.get("GliomaRepro", {})
+    if "name" in found and not re.fullmatch(
+        r"[^/\\\0]*[^/\\\0.][^/\\\0]*", found["name"]
+    ):
+        raise ReproError(
+            f"{where}: the name {short(found['name'])} would lead out of a folder; "
+            "use letters, digits and '-'"
         )
-    return (
-        f"{named(folder)} has no participants.tsv, so nobody knows who its patients "
-        f"are; write one: the line participant_id, then one line each for "
-        f"{listed(patients, 60)}, and a column for each label"
-    )
+    for number, step in enumerate(found.get("flow", [])):
+        if [type(part) for part in step] != [str, int, list]:
+            raise ReproError(
+                f"{where}: flow[{number}]: [rule, patients before, [participant_ids]] "
+                f"is expected, not {short(step)}"
+            )
+    return {key: value for key, value in found.items() if key in _KEPT}
 
 # %% ../../nbs/patients/core.ipynb #1b9d1b9e
 def with_sessions(
@@ -1493,85 +1556,22 @@ def with_sessions(
     problems = pd.concat([cohort.problems, pd.DataFrame(said)], ignore_index=True)
     return replace(cohort, problems=problems.drop_duplicates(ignore_index=True))
 
-# %% ../../nbs/patients/core.ipynb #afb2c97c
-def _described_settings(path):
-    """What dataset_description.json says of a cohort; raises ReproError for a key of
-    the wrong type.
-    """
-    if not os.path.lexists(path):
-        return {}
-    described, where = read_json(path), named(path)
-    checked(Description, described, where)
-    found = {"title": described.get("Name", "")} | described.get("GliomaRepro", {})
-    if "name" in found and not re.fullmatch(
-        r"[^/\\\0]*[^/\\\0.][^/\\\0]*", found["name"]
-    ):
-        raise ReproError(
-            f"{where}: the name {short(found['name'])} would lead out of a folder; "
-            "use letters, digits and '-'"
+# %% ../../nbs/patients/core.ipynb #761ce37c
+def _without_table(folder):
+    "What to do with a folder that has no participants.tsv."
+    patients = []
+    if os.path.isdir(folder):  # which is False, and no error, for a name too long
+        patients = sorted(one.name for one in folder.glob("sub-*") if one.is_dir())
+    if not patients:
+        return (
+            f"{named(folder)} is not a BIDS folder: no participants.tsv in it; "
+            "`glioma-repro curate` makes one from a public download"
         )
-    for number, step in enumerate(found.get("flow", [])):
-        if [type(part) for part in step] != [str, int, list]:
-            raise ReproError(
-                f"{where}: flow[{number}]: [rule, patients before, [participant_ids]] "
-                f"is expected, not {short(step)}"
-            )
-    return {key: value for key, value in found.items() if key in _KEPT}
-
-# %% ../../nbs/patients/core.ipynb #42bc81f5
-@patch
-def _repr_html_(self: Cohort):
-    "A short table: how many patients, and of which class."
-    rows = [("patients", len(self))]
-    for target in TARGETS:
-        counts = self.labels(target).value_counts()
-        if len(counts):
-            text = ", ".join(
-                f"{counts[one]} {class_name(target, one)}"
-                for one in TARGETS[target]
-                if one in counts
-            )
-            rows.append(
-                (
-                    TARGET_NAMES[target],
-                    f"{text}, {self.labels(target).isna().sum()} unknown",
-                )
-            )
-    rows += [
-        ("voxel size", "known" if self.voxel_size_known else "unknown: nothing in mm"),
-        ("folder", "none" if self.folder is None else _short(self.folder)),
-    ]
-    body = "".join(
-        f"<tr><th style='text-align:left'>{html.escape(str(a))}</th><td "
-        f"style='text-align:left'>{html.escape(str(b))}</td></tr>"
-        for a, b in rows
+    return (
+        f"{named(folder)} has no participants.tsv, so nobody knows who its patients "
+        f"are; write one: the line participant_id, then one line each for "
+        f"{listed(patients, 60)}, and a column for each label"
     )
-    said = " (phantom: no real patients)" if self.phantom else ""
-    return f"<b>Cohort {html.escape(self.name)}</b>{said}<table>{body}</table>"
-
-# %% ../../nbs/patients/core.ipynb #4cf9dcf1
-def from_home(
-    path: str | Path,  # of a file or folder
-) -> str:
-    "A path as a person writes it: ~ is the home folder."
-    path = Path(os.path.abspath(path))
-    if path.is_relative_to(Path.home()):
-        return f"~/{path.relative_to(Path.home()).as_posix()}"
-    return path.as_posix()
-
-
-def _short(folder):
-    """A folder for a reader: from home, or its last two parts, so that a notebook says
-    nothing of the machine it ran on.
-    """
-    text = from_home(folder)
-    return text if text.startswith("~") else "…/" + "/".join(Path(text).parts[-2:])
-
-
-@patch
-def __repr__(self: Cohort):
-    "One line: name and number of patients."
-    return f"Cohort {self.name}: {len(self)} patients"
 
 # %% ../../nbs/patients/core.ipynb #5090c4dd
 def map_cohort(

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['MOST_MEMBERS', 'MOST_BYTES', 'MOST_RATIO', 'SMALL_BYTES', 'SMALLEST', 'LAYOUTS', 'unpack', 'find_file', 'read_table',
            'read_labels', 'find_tcga_slices', 'read_picture', 'slice_numbers', 'stack_slices', 'import_tcga_slices',
-           'brats_files', 'find_brats', 'brats_names', 'known_as', 'import_brats', 'find_yes_no', 'import_yes_no',
-           'curate', 'import_cases', 'import_dicom', 'curate_dicom', 'corrections', 'with_corrections', 'show_patients',
+           'brats_files', 'find_brats', 'brats_names', 'known_as', 'import_brats', 'import_yes_no', 'find_yes_no',
+           'import_cases', 'curate', 'import_dicom', 'curate_dicom', 'corrections', 'with_corrections', 'show_patients',
            'summary']
 
 # %% ../../nbs/patients/curation.ipynb #037c22aa
@@ -840,6 +840,38 @@ def import_brats(
         notes,
     )
 
+# %% ../../nbs/patients/curation.ipynb #bebccf3b
+def _grey(picture):
+    "(H, W) uint8: the luminance of a colour picture (ITU-R 601)."
+    return (
+        picture
+        if picture.ndim == 2
+        else np.asarray(Image.fromarray(picture).convert("L"))
+    )
+
+
+def import_yes_no(
+    case: Case,  # one picture
+    folder: Path,  # the data set
+) -> dict:  # the record
+    """One picture as a volume of one slice; the sequence is unknown, so the suffix is
+    `slice`.
+    """
+    pixels = _grey(read_picture(Path(case.place), case.participant_id))
+    return store(
+        folder,
+        case,
+        {
+            "slice": (
+                sitk.GetImageFromArray(pixels[None]),
+                _UNKNOWN_SIZE | {"SourceFile": Path(case.place).name},
+            )
+        },
+        {},
+        "manual",
+        [],
+    )
+
 # %% ../../nbs/patients/curation.ipynb #5ab19d2f
 SMALLEST = 8  # pixels a side of a picture
 
@@ -932,38 +964,6 @@ def _yes_no_case(one, path, label, cases):
     digest = hashlib.sha256(content).hexdigest()
     return Case(one, str(path), (), dict(tumor=label, identity=f"sha256:{digest}"))
 
-# %% ../../nbs/patients/curation.ipynb #bebccf3b
-def _grey(picture):
-    "(H, W) uint8: the luminance of a colour picture (ITU-R 601)."
-    return (
-        picture
-        if picture.ndim == 2
-        else np.asarray(Image.fromarray(picture).convert("L"))
-    )
-
-
-def import_yes_no(
-    case: Case,  # one picture
-    folder: Path,  # the data set
-) -> dict:  # the record
-    """One picture as a volume of one slice; the sequence is unknown, so the suffix is
-    `slice`.
-    """
-    pixels = _grey(read_picture(Path(case.place), case.participant_id))
-    return store(
-        folder,
-        case,
-        {
-            "slice": (
-                sitk.GetImageFromArray(pixels[None]),
-                _UNKNOWN_SIZE | {"SourceFile": Path(case.place).name},
-            )
-        },
-        {},
-        "manual",
-        [],
-    )
-
 # %% ../../nbs/patients/curation.ipynb #e5da447a
 LAYOUTS = {
     "tcga-lgg-slices": (find_tcga_slices, import_tcga_slices),
@@ -971,78 +971,6 @@ LAYOUTS = {
     "brain-mri-yes-no": (find_yes_no, import_yes_no),
     "dicom": (find_dicom, import_case),
 }  # a manifest's layout: how to find its patients, how to import one
-
-# %% ../../nbs/patients/curation.ipynb #8989a733
-def curate(
-    name: str,  # a manifest's name
-    source: str | Path,  # the folder as downloaded (or one archive)
-    out: str | Path,  # OUT/NAME becomes the data set
-    jobs: int | None = None,  # patients at a time; all cores if None
-    overwrite: bool = False,  # make again what a person changed in the data set
-) -> Cohort:
-    """A public download as a BIDS data set; goes on where it was interrupted, and a
-    second call does nothing. Raises ReproError naming what is missing.
-    """
-    manifest = manifest_of(name)
-    if manifest.layout not in LAYOUTS:
-        why = (
-            "is made on the spot"
-            if manifest.source["kind"] == "made"
-            else f"has the layout {manifest.layout}, which nothing here can import"
-        )
-        raise ReproError(f"cohort {name} {why}: {manifest.source['by_hand']}")
-    folder = Path(out) / manifest.name
-    with _writing(folder, Path(source), manifest.mask_method):
-        roots = _roots(Path(source), Path(out))
-        return _curated(manifest, roots, folder, jobs, overwrite)
-
-
-@contextmanager
-def _writing(folder, source, mask_method=""):
-    """The data set for us alone, without what a killed process left half written;
-    raises ReproError for a disk that is full or not there.
-    """
-    try:
-        _check_places(source, folder.parent)
-        with _stoppable(), _alone(folder.with_name(f".{folder.name}.lock"), folder):
-            written = [f"derivatives/{one}" for one in ("curation", mask_method) if one]
-            _clean(folder, *(folder / name for name in written))
-            yield
-    except OSError as error:
-        raise ReproError(
-            f"{error.filename or folder}: {error.strerror or error}; what is done is "
-            "kept: "
-            "mend it (is the disk full?) and start again to go on"
-        ) from None
-
-# %% ../../nbs/patients/curation.ipynb #57533180
-def _curated(manifest, roots, folder, jobs, overwrite):
-    "The data set from what lies below the roots."
-    find, _ = LAYOUTS[manifest.layout]
-    cases, problems, flow = find(roots)
-    labels, used, differing = read_labels(
-        manifest, roots, {one.participant_id: one.names for one in cases}
-    )
-    place = (manifest.layout, folder, jobs, manifest.name)
-    whose = f"of {manifest.name}"
-    records, failed = _imported(cases, problems, whose, overwrite, *place)
-    kept = [one for one in cases if one.participant_id in records]
-    table, unlabelled = _participants(manifest, kept, labels)
-    made = Cohort(
-        manifest.name,
-        table,
-        folder,
-        manifest.title,
-        voxel_size_known=manifest.voxel_size_known,
-        mask_method=manifest.mask_method or None,
-        flow=[
-            (rule, before - len(cases) + len(kept), absent)
-            for rule, before, absent in flow
-        ],
-        provenance=_provenance(manifest, used, records),
-    )
-    made = include(made, manifest.inclusion)
-    return _finished(made, failed + unlabelled, differing, overwrite)
 
 # %% ../../nbs/patients/curation.ipynb #a0daf6d2
 def _check_places(source, out):
@@ -1280,6 +1208,78 @@ def _provenance(manifest, used, records):
         survival="months as published times 365.25 / 12, rounded to whole days",
         notes=list(manifest.notes),
     )
+
+# %% ../../nbs/patients/curation.ipynb #8989a733
+def curate(
+    name: str,  # a manifest's name
+    source: str | Path,  # the folder as downloaded (or one archive)
+    out: str | Path,  # OUT/NAME becomes the data set
+    jobs: int | None = None,  # patients at a time; all cores if None
+    overwrite: bool = False,  # make again what a person changed in the data set
+) -> Cohort:
+    """A public download as a BIDS data set; goes on where it was interrupted, and a
+    second call does nothing. Raises ReproError naming what is missing.
+    """
+    manifest = manifest_of(name)
+    if manifest.layout not in LAYOUTS:
+        why = (
+            "is made on the spot"
+            if manifest.source["kind"] == "made"
+            else f"has the layout {manifest.layout}, which nothing here can import"
+        )
+        raise ReproError(f"cohort {name} {why}: {manifest.source['by_hand']}")
+    folder = Path(out) / manifest.name
+    with _writing(folder, Path(source), manifest.mask_method):
+        roots = _roots(Path(source), Path(out))
+        return _curated(manifest, roots, folder, jobs, overwrite)
+
+
+@contextmanager
+def _writing(folder, source, mask_method=""):
+    """The data set for us alone, without what a killed process left half written;
+    raises ReproError for a disk that is full or not there.
+    """
+    try:
+        _check_places(source, folder.parent)
+        with _stoppable(), _alone(folder.with_name(f".{folder.name}.lock"), folder):
+            written = [f"derivatives/{one}" for one in ("curation", mask_method) if one]
+            _clean(folder, *(folder / name for name in written))
+            yield
+    except OSError as error:
+        raise ReproError(
+            f"{error.filename or folder}: {error.strerror or error}; what is done is "
+            "kept: "
+            "mend it (is the disk full?) and start again to go on"
+        ) from None
+
+# %% ../../nbs/patients/curation.ipynb #57533180
+def _curated(manifest, roots, folder, jobs, overwrite):
+    "The data set from what lies below the roots."
+    find, _ = LAYOUTS[manifest.layout]
+    cases, problems, flow = find(roots)
+    labels, used, differing = read_labels(
+        manifest, roots, {one.participant_id: one.names for one in cases}
+    )
+    place = (manifest.layout, folder, jobs, manifest.name)
+    whose = f"of {manifest.name}"
+    records, failed = _imported(cases, problems, whose, overwrite, *place)
+    kept = [one for one in cases if one.participant_id in records]
+    table, unlabelled = _participants(manifest, kept, labels)
+    made = Cohort(
+        manifest.name,
+        table,
+        folder,
+        manifest.title,
+        voxel_size_known=manifest.voxel_size_known,
+        mask_method=manifest.mask_method or None,
+        flow=[
+            (rule, before - len(cases) + len(kept), absent)
+            for rule, before, absent in flow
+        ],
+        provenance=_provenance(manifest, used, records),
+    )
+    made = include(made, manifest.inclusion)
+    return _finished(made, failed + unlabelled, differing, overwrite)
 
 # %% ../../nbs/patients/curation.ipynb #e818c83a
 def import_dicom(

@@ -62,9 +62,9 @@ from glioma_repro.patients.core import (
 )
 from ..patients.curation import import_dicom
 from ..patients.files import nearest_of, read_json
-from .report import _STYLE, in_words, two_digits
-from ..statistics.figures import figure_words
+from .report import PAGE_STYLE, in_words, two_digits
 from ..statistics.masks import mask_measures
+from ..statistics.measures import figure_words
 from ..statistics.uncertainty import conformal_sets
 
 # %% ../../nbs/runs/prediction.ipynb #9ca5bb63
@@ -522,7 +522,7 @@ def _whole_page(title, parts, mark=""):
     head = (
         "<meta charset='utf-8'><meta name='viewport' content='width=device-width'>"
         f"<meta name='glioma-repro' content='{mark}'>"
-        f"<title>{html.escape(title)}</title>{_STYLE}"
+        f"<title>{html.escape(title)}</title>{PAGE_STYLE}"
     )
     return (
         f"<!doctype html><html lang='en'><head>{head}</head><body>"

@@ -62,6 +62,7 @@ from glioma_repro.images.preprocess import (
     prepared,
 )
 from ..methods.method import sign_model
+from ..statistics.claims import judged_claims
 from ..statistics.figures import legends_beside
 from glioma_repro.runs.report import (
     Answer,
@@ -607,6 +608,25 @@ def inclusion(
     else:
         self.say("flow", f"No rule leaves anybody out: {len(cohort)} patients.")
     return fell
+
+# %% ../../nbs/runs/study.ipynb #5d1f7a21
+@patch
+def judged(
+    self: Study,
+    compared: pd.DataFrame,  # of compare_to_published
+    caption: str = "",  # what there is to know of the verdicts
+):
+    "Every published figure on record; on the page those that this run can judge."
+    key = "published_reproduced"
+    self.table(key, compared, "Every published figure.", show=False)
+    # the reason says how many patients would decide it
+    page = judged_claims(compared.drop(columns="patients_to_decide", errors="ignore"))
+    self.table(
+        f"{key}_page",
+        page,
+        f"Published beside reproduced: the {len(page)} of {len(compared)} published "
+        f"figures that this run can judge. {caption}".strip(),
+    )
 
 # %% ../../nbs/runs/study.ipynb #c33f94b0
 @patch

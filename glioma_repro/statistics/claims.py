@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['CLAIMS', 'VERDICTS', 'SAME_SCORES', 'AKKUS2017', 'CHANG2018', 'CHOI2021', 'LIU2022', 'VANDERVOORT2022',
-           'CONTRADICTIONS', 'Claim', 'published_studies', 'read_claims', 'Margin', 'read_margins',
-           'compare_to_published', 'monte_carlo_error', 'forest_table', 'verdict_counts', 'judged_claims',
-           'contradictions', 'ScoreColumns', 'Included', 'ScoreFile', 'score_descriptions', 'read_description',
-           'read_scores', 'find_scores', 'open_scores', 'synthetic_scores', 'scores_for', 'merge_classes', 'recomputed',
-           'included_patients', 'claims_report']
+           'CONTRADICTIONS', 'Claim', 'published_studies', 'read_claims', 'monte_carlo_error', 'Margin', 'read_margins',
+           'compare_to_published', 'forest_table', 'verdict_counts', 'judged_claims', 'contradictions', 'ScoreColumns',
+           'Included', 'ScoreFile', 'score_descriptions', 'read_description', 'read_scores', 'find_scores',
+           'open_scores', 'synthetic_scores', 'scores_for', 'merge_classes', 'recomputed', 'included_patients',
+           'claims_report']
 
 # %% ../../nbs/statistics/claims.ipynb #d9569312
 import inspect
@@ -180,6 +180,47 @@ def _same_scores(row):
             f"{number} rounds to {finer}, and that to {row['value']}",
         )
     return "differs", f"{number} is not {row['value']}"
+
+# %% ../../nbs/statistics/claims.ipynb #ff45e83c
+def monte_carlo_error(
+    draws: np.ndarray,  # (B,) the statistic in more draws than the paper made
+    iterations: int,  # how many the paper made
+    level: float = 0.95,  # of the interval
+):  # standard error of its lower and of its upper end
+    """What chance alone does to the ends of a percentile interval of so many draws
+    (standard error of an order statistic)."""
+    tail = (1 - level) / 2
+    step = np.sqrt(tail * (1 - tail) / iterations)
+    ends = np.quantile(
+        draws,
+        [max(tail - step, 0), tail + step, 1 - tail - step, min(1 - tail + step, 1)],
+    )
+    return float(ends[1] - ends[0]) / 2, float(ends[3] - ends[2]) / 2
+
+
+def _interval_verdict(row):
+    """Verdict on the published ends; empty where they, ours or their Monte-Carlo error
+    are unknown."""
+    if row["bounds"] != "interval":
+        return ""
+    needed = (
+        "published_low",
+        "published_high",
+        "low",
+        "high",
+        "low_error",
+        "high_error",
+    )
+    if any(pd.isna(row[name]) for name in needed):
+        return ""
+    slack = 0.5 * 10.0 ** -row["digits"] + 1e-9
+    apart = {end: abs(row[end] - row[f"published_{end}"]) for end in ("low", "high")}
+    if all(distance <= slack for distance in apart.values()):
+        return "exact"
+    near = [
+        distance <= slack + 3 * row[f"{end}_error"] for end, distance in apart.items()
+    ]
+    return "within Monte-Carlo error" if all(near) else "differs"
 
 # %% ../../nbs/statistics/claims.ipynb #68ae9095
 class Margin(BaseModel):
@@ -470,47 +511,6 @@ def compare_to_published(
     table["interval_verdict"] = [_interval_verdict(row) for _, row in table.iterrows()]
     table["n"] = table["n"].round().astype("Int64")
     return table[list(_SHOWN)]
-
-# %% ../../nbs/statistics/claims.ipynb #ff45e83c
-def monte_carlo_error(
-    draws: np.ndarray,  # (B,) the statistic in more draws than the paper made
-    iterations: int,  # how many the paper made
-    level: float = 0.95,  # of the interval
-):  # standard error of its lower and of its upper end
-    """What chance alone does to the ends of a percentile interval of so many draws
-    (standard error of an order statistic)."""
-    tail = (1 - level) / 2
-    step = np.sqrt(tail * (1 - tail) / iterations)
-    ends = np.quantile(
-        draws,
-        [max(tail - step, 0), tail + step, 1 - tail - step, min(1 - tail + step, 1)],
-    )
-    return float(ends[1] - ends[0]) / 2, float(ends[3] - ends[2]) / 2
-
-
-def _interval_verdict(row):
-    """Verdict on the published ends; empty where they, ours or their Monte-Carlo error
-    are unknown."""
-    if row["bounds"] != "interval":
-        return ""
-    needed = (
-        "published_low",
-        "published_high",
-        "low",
-        "high",
-        "low_error",
-        "high_error",
-    )
-    if any(pd.isna(row[name]) for name in needed):
-        return ""
-    slack = 0.5 * 10.0 ** -row["digits"] + 1e-9
-    apart = {end: abs(row[end] - row[f"published_{end}"]) for end in ("low", "high")}
-    if all(distance <= slack for distance in apart.values()):
-        return "exact"
-    near = [
-        distance <= slack + 3 * row[f"{end}_error"] for end, distance in apart.items()
-    ]
-    return "within Monte-Carlo error" if all(near) else "differs"
 
 # %% ../../nbs/statistics/claims.ipynb #3ad260c7
 def forest_table(

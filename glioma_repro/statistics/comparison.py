@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['COMPARISON', 'mcnemar', 'tango_interval', 'balanced_difference', 'binomial_exact', 'correct_many',
            'corrected_resampled_t', 'equivalence', 'hanley_mcneil_error', 'smallest_detectable_auroc',
-           'smallest_detectable_difference', 'pair', 'paired_bootstrap', 'compare', 'corrected', 'clustered_difference',
+           'smallest_detectable_difference', 'pair', 'paired_bootstrap', 'clustered_difference', 'compare', 'corrected',
            'Permutation', 'shuffled', 'permutation_test', 'compare_all', 'patient_shares', 'compare_within_folds']
 
 # %% ../../nbs/statistics/comparison.ipynb #39403a22
@@ -409,6 +409,156 @@ def _fold_differences(table_a, table_b, classes, name, threshold, minimum):
     )
     return values, tested / (people - tested) if people > tested else np.nan
 
+# %% ../../nbs/statistics/comparison.ipynb #85d0593c
+def clustered_difference(
+    participants,  # (N,) whose slice each is
+    right_a,  # (N,) whether the first model is right about each slice
+    right_b,  # (N,) the second model, same slices
+) -> dict:  # difference, low, high, p
+    "Difference of the shares of right slices: t over patients' sums (Durkalski 2003)."
+    gain = pd.Series(np.asarray(right_a, float) - np.asarray(right_b, float))
+    mean, names = float(gain.mean()), pd.Series(np.asarray(participants))
+    sums = (gain - mean).groupby(names).sum()
+    error = np.sqrt(len(sums) / max(len(sums) - 1, 1) * (sums**2).sum()) / len(gain)
+    if len(sums) < 2 or error < 1e-12:
+        return dict(difference=mean, low=np.nan, high=np.nan, p=np.nan)
+    half = stats.t.ppf(0.975, len(sums) - 1) * error
+    p = 2 * stats.t.sf(abs(mean) / error, len(sums) - 1)
+    return dict(
+        difference=mean,
+        low=max(mean - half, -1.0),
+        high=min(mean + half, 1.0),
+        p=float(p),
+    )
+
+# %% ../../nbs/statistics/comparison.ipynb #a57fb87d
+def _test_of(name, one):
+    "The paired test of a measure."
+    two, slices = len(one.classes) == 2, one.clustered
+    if name == "auroc" and two:
+        return "DeLong, paired" + (", patients as clusters" if slices else "")
+    if slices and name == "accuracy":
+        return "t over patients"
+    if not slices and (name == "accuracy" or name in _SHARES and two):
+        return "McNemar, mid-p"
+    if not slices and name == "balanced_accuracy":
+        return "McNemar by class, combined"
+    return "paired bootstrap"
+
+
+_SHARES = ("sensitivity", "recall", "specificity")
+
+
+def _one_test(name, a, b, settings):
+    "Values, difference, interval and p of one measure, all from its one test."
+    test = _test_of(name, a)
+    if test == "paired bootstrap":
+        return paired_bootstrap(
+            a,
+            b,
+            [name],
+            settings["iterations"],
+            settings["seed"],
+            settings["threshold"],
+        )[name]
+    values = [
+        float(measure_all(one, [name], None, settings["threshold"])[name][0])
+        for one in (a, b)
+    ]
+    if test.startswith("DeLong"):
+        who = a.participants if a.clustered else None
+        found = delong(a.positive, a.scores[:, 1], b.scores[:, 1], clusters=who)
+    else:
+        right = [
+            called(one.scores, settings["threshold"]) == one.codes for one in (a, b)
+        ]
+        if test == "t over patients":
+            found = clustered_difference(a.participants, *right)
+        elif name == "balanced_accuracy":
+            found = balanced_difference(a.codes, *right)
+        else:
+            rows = a.codes >= 0
+            if name in _SHARES:
+                rows = a.codes == (0 if name == "specificity" else 1)
+            found = mcnemar(right[0][rows], right[1][rows])
+    return dict(value_a=values[0], value_b=values[1]) | {
+        one: found[one] for one in ("difference", "low", "high", "p")
+    }
+
+# %% ../../nbs/statistics/comparison.ipynb #58e09df0
+def _compare_one(table_a, table_b, measures, settings):
+    "All tests of one pair of models on one target."
+    for table in (table_a, table_b):
+        one_source(table)
+    try:
+        a, b, differ = pair(table_a, table_b, settings["level"])
+    except SchemaError as error:
+        return [
+            dict(measure=name, test="", reason=str(error), n=0) for name in measures
+        ]
+    names, counts = measure_names(a.classes, measures), a.patients
+    base = dict(
+        n=sum(counts.values()),
+        reason="",
+        n_positive=counts[a.classes[1]] if len(a.classes) == 2 else pd.NA,
+    )
+    reason = too_few(a, settings["minimum"], settings["underpowered"])
+    if reason:
+        return [
+            base | dict(measure=name, test=_test_of(name, a), reason=reason)
+            for name in names
+        ]
+    note = ""
+    if differ:
+        note = f"{differ} patients left out: the two tables disagree on their label"
+    rows = []
+    for name in names:
+        found = _one_test(name, a, b, settings)
+        lacking = (
+            ""
+            if np.isfinite(found["p"])
+            else (
+                "the difference has no variance: scores tie or separate the classes "
+                "completely"
+            )
+        )
+        rows.append(
+            base
+            | dict(measure=name, test=_test_of(name, a))
+            | found
+            | dict(reason=lacking or note)
+        )
+        folds = (
+            []
+            if a.clustered
+            else _over_folds(table_a, table_b, a.classes, name, settings)
+        )
+        rows += [base | dict(measure=name, reason=note) | one for one in folds]
+    return rows
+
+
+def _over_folds(table_a, table_b, classes, name, settings):
+    "The corrected resampled t over the folds that both models share, if they do."
+    each, share = _fold_differences(
+        table_a, table_b, classes, name, settings["threshold"], settings["minimum"]
+    )
+    if np.isfinite(each).sum() < 2 or not np.isfinite(share):
+        return []
+    found = corrected_resampled_t(each, share)
+    test = "corrected resampled t (over folds)"
+    if np.isnan(found["p"]):
+        return [
+            dict(
+                test=test,
+                difference=found["difference"],
+                reason="the folds' differences are all alike: they have no variance",
+            )
+        ]
+    return [
+        dict(test=test)
+        | {one: found[one] for one in ("difference", "low", "high", "p")}
+    ]
+
 # %% ../../nbs/statistics/comparison.ipynb #59457d56
 COMPARISON = (
     "a",
@@ -492,156 +642,6 @@ def corrected(
     return table.assign(
         p_holm=groups.transform(correct_many),
         p_bh=groups.transform(correct_many, method="fdr_bh"),
-    )
-
-# %% ../../nbs/statistics/comparison.ipynb #58e09df0
-def _compare_one(table_a, table_b, measures, settings):
-    "All tests of one pair of models on one target."
-    for table in (table_a, table_b):
-        one_source(table)
-    try:
-        a, b, differ = pair(table_a, table_b, settings["level"])
-    except SchemaError as error:
-        return [
-            dict(measure=name, test="", reason=str(error), n=0) for name in measures
-        ]
-    names, counts = measure_names(a.classes, measures), a.patients
-    base = dict(
-        n=sum(counts.values()),
-        reason="",
-        n_positive=counts[a.classes[1]] if len(a.classes) == 2 else pd.NA,
-    )
-    reason = too_few(a, settings["minimum"], settings["underpowered"])
-    if reason:
-        return [
-            base | dict(measure=name, test=_test_of(name, a), reason=reason)
-            for name in names
-        ]
-    note = ""
-    if differ:
-        note = f"{differ} patients left out: the two tables disagree on their label"
-    rows = []
-    for name in names:
-        found = _one_test(name, a, b, settings)
-        lacking = (
-            ""
-            if np.isfinite(found["p"])
-            else (
-                "the difference has no variance: scores tie or separate the classes "
-                "completely"
-            )
-        )
-        rows.append(
-            base
-            | dict(measure=name, test=_test_of(name, a))
-            | found
-            | dict(reason=lacking or note)
-        )
-        folds = (
-            []
-            if a.clustered
-            else _over_folds(table_a, table_b, a.classes, name, settings)
-        )
-        rows += [base | dict(measure=name, reason=note) | one for one in folds]
-    return rows
-
-
-def _over_folds(table_a, table_b, classes, name, settings):
-    "The corrected resampled t over the folds that both models share, if they do."
-    each, share = _fold_differences(
-        table_a, table_b, classes, name, settings["threshold"], settings["minimum"]
-    )
-    if np.isfinite(each).sum() < 2 or not np.isfinite(share):
-        return []
-    found = corrected_resampled_t(each, share)
-    test = "corrected resampled t (over folds)"
-    if np.isnan(found["p"]):
-        return [
-            dict(
-                test=test,
-                difference=found["difference"],
-                reason="the folds' differences are all alike: they have no variance",
-            )
-        ]
-    return [
-        dict(test=test)
-        | {one: found[one] for one in ("difference", "low", "high", "p")}
-    ]
-
-# %% ../../nbs/statistics/comparison.ipynb #a57fb87d
-def _test_of(name, one):
-    "The paired test of a measure."
-    two, slices = len(one.classes) == 2, one.clustered
-    if name == "auroc" and two:
-        return "DeLong, paired" + (", patients as clusters" if slices else "")
-    if slices and name == "accuracy":
-        return "t over patients"
-    if not slices and (name == "accuracy" or name in _SHARES and two):
-        return "McNemar, mid-p"
-    if not slices and name == "balanced_accuracy":
-        return "McNemar by class, combined"
-    return "paired bootstrap"
-
-
-_SHARES = ("sensitivity", "recall", "specificity")
-
-
-def _one_test(name, a, b, settings):
-    "Values, difference, interval and p of one measure, all from its one test."
-    test = _test_of(name, a)
-    if test == "paired bootstrap":
-        return paired_bootstrap(
-            a,
-            b,
-            [name],
-            settings["iterations"],
-            settings["seed"],
-            settings["threshold"],
-        )[name]
-    values = [
-        float(measure_all(one, [name], None, settings["threshold"])[name][0])
-        for one in (a, b)
-    ]
-    if test.startswith("DeLong"):
-        who = a.participants if a.clustered else None
-        found = delong(a.positive, a.scores[:, 1], b.scores[:, 1], clusters=who)
-    else:
-        right = [
-            called(one.scores, settings["threshold"]) == one.codes for one in (a, b)
-        ]
-        if test == "t over patients":
-            found = clustered_difference(a.participants, *right)
-        elif name == "balanced_accuracy":
-            found = balanced_difference(a.codes, *right)
-        else:
-            rows = a.codes >= 0
-            if name in _SHARES:
-                rows = a.codes == (0 if name == "specificity" else 1)
-            found = mcnemar(right[0][rows], right[1][rows])
-    return dict(value_a=values[0], value_b=values[1]) | {
-        one: found[one] for one in ("difference", "low", "high", "p")
-    }
-
-# %% ../../nbs/statistics/comparison.ipynb #85d0593c
-def clustered_difference(
-    participants,  # (N,) whose slice each is
-    right_a,  # (N,) whether the first model is right about each slice
-    right_b,  # (N,) the second model, same slices
-) -> dict:  # difference, low, high, p
-    "Difference of the shares of right slices: t over patients' sums (Durkalski 2003)."
-    gain = pd.Series(np.asarray(right_a, float) - np.asarray(right_b, float))
-    mean, names = float(gain.mean()), pd.Series(np.asarray(participants))
-    sums = (gain - mean).groupby(names).sum()
-    error = np.sqrt(len(sums) / max(len(sums) - 1, 1) * (sums**2).sum()) / len(gain)
-    if len(sums) < 2 or error < 1e-12:
-        return dict(difference=mean, low=np.nan, high=np.nan, p=np.nan)
-    half = stats.t.ppf(0.975, len(sums) - 1) * error
-    p = 2 * stats.t.sf(abs(mean) / error, len(sums) - 1)
-    return dict(
-        difference=mean,
-        low=max(mean - half, -1.0),
-        high=min(mean + half, 1.0),
-        p=float(p),
     )
 
 # %% ../../nbs/statistics/comparison.ipynb #d5427157

@@ -7,13 +7,13 @@ __all__ = ['AUROC_INTERVALS', 'SOURCE', 'MEASURES', 'MORE_MEASURES', 'EVALUATION
            'sums_by_score', 'auroc', 'auprc', 'auprc_interpolated', 'auroc_one_vs_rest', 'auroc_one_vs_one', 'called',
            'confusion', 'from_confusion', 'brier', 'calibration_line', 'calibration_curve', 'proportion_interval',
            'proportion_method', 'placements', 'auroc_parts', 'auroc_covariance', 'freedom_of', 'newcombe_interval',
-           'auroc_interval', 'delong', 'effective', 'difference_test', 'delong_unpaired', 'Scored', 'table_classes',
+           'auroc_interval', 'effective', 'difference_test', 'delong', 'delong_unpaired', 'Scored', 'table_classes',
            'one_source', 'runs_of', 'scores_of', 'mean_scores', 'measure_names', 'measure_all', 'too_few',
            'drawn_limits', 'bootstrap_interval', 'bootstrap_values', 'share_interval', 'brier_interval',
-           'slope_interval', 'interval_of', 'ratio_interval', 'corrected_interval', 'fold_spread', 'evaluate',
-           'sensitivity_at', 'specificity_at', 'choose_threshold', 'chosen_thresholds', 'at_thresholds', 'within_folds',
-           'class_pairs', 'fold_rows', 'as_arrays', 'auroc_within_folds', 'interval_coverage', 'score_summary',
-           'plot_measure']
+           'slope_interval', 'ratio_interval', 'interval_of', 'corrected_interval', 'fold_spread', 'decimals_of',
+           'figure_words', 'evaluate', 'sensitivity_at', 'specificity_at', 'choose_threshold', 'chosen_thresholds',
+           'at_thresholds', 'within_folds', 'class_pairs', 'fold_rows', 'as_arrays', 'auroc_within_folds',
+           'interval_coverage', 'score_summary', 'plot_measure']
 
 # %% ../../nbs/statistics/measures.ipynb #73906341
 from dataclasses import dataclass
@@ -550,49 +550,6 @@ def auroc_interval(
         return low, high, method
     return min(low, outer[0]), max(high, outer[1]), "wider of Newcombe, DeLong logit"
 
-# %% ../../nbs/statistics/measures.ipynb #ceaefc97
-def delong(
-    label,  # (N,) whether each patient is of the positive class
-    score_a,  # (N,) scores of the first model
-    score_b=None,  # (N,) scores of the second on the SAME patients, or None
-    # interval of one AUROC: auto, DeLong, "DeLong logit", Newcombe
-    method: str = "auto",
-    level: float = 0.95,  # of confidence
-    normal: bool = False,  # two models: the normal distribution as in pROC, not t
-    clusters=None,  # (N,) whose slice each sample is
-) -> dict:  # auroc, standard_error, low, high, interval; two: also difference, z, p
-    """AUROC with its interval, or the paired comparison of two (DeLong 1988).
-
-    Two models are judged by t with Welch's degrees of freedom, because the normal
-    rejects too often where a class is small. NaN below two patients of a class."""
-    label, score_a, _ = _prepared(label, score_a, None)
-    both = [score_a]
-    if score_b is not None:
-        both.append(_prepared(label, score_b, None)[1])
-    patients = _patients(label, clusters)
-    if min(patients) < 2:
-        return _no_delong(len(both))
-    value, parts, sizes = auroc_parts(label, both, clusters)
-    if score_b is None:
-        own = [part[0, 0] for part in parts]
-        low, high, how = auroc_interval(
-            value[0], sum(own), *patients, method, level, freedom_of(own, sizes)
-        )
-        return dict(
-            auroc=float(value[0]),
-            standard_error=float(np.sqrt(sum(own))),
-            low=low,
-            high=high,
-            interval=how,
-        )
-    contrast = np.array([1, -1])
-    own = [max(contrast @ part @ contrast, 0.0) for part in parts]
-    same = (stats.rankdata(both[0]) == stats.rankdata(both[1])).all()
-    freedom = np.inf if normal else freedom_of(own, sizes)
-    return dict(auroc_a=float(value[0]), auroc_b=float(value[1])) | difference_test(
-        value[0] - value[1], 0.0 if same else sum(own), freedom, same, level
-    )
-
 # %% ../../nbs/statistics/measures.ipynb #aa060702
 def _patients(label, clusters):
     "Effective patients of each class, positives first: unequal slices count for fewer."
@@ -640,6 +597,49 @@ def difference_test(difference, variance, freedom, same=False, level=0.95):
         high=float(min(difference + half, 1)),
         z=z,
         p=float(2 * stats.t.sf(abs(z), freedom)),
+    )
+
+# %% ../../nbs/statistics/measures.ipynb #ceaefc97
+def delong(
+    label,  # (N,) whether each patient is of the positive class
+    score_a,  # (N,) scores of the first model
+    score_b=None,  # (N,) scores of the second on the SAME patients, or None
+    # interval of one AUROC: auto, DeLong, "DeLong logit", Newcombe
+    method: str = "auto",
+    level: float = 0.95,  # of confidence
+    normal: bool = False,  # two models: the normal distribution as in pROC, not t
+    clusters=None,  # (N,) whose slice each sample is
+) -> dict:  # auroc, standard_error, low, high, interval; two: also difference, z, p
+    """AUROC with its interval, or the paired comparison of two (DeLong 1988).
+
+    Two models are judged by t with Welch's degrees of freedom, because the normal
+    rejects too often where a class is small. NaN below two patients of a class."""
+    label, score_a, _ = _prepared(label, score_a, None)
+    both = [score_a]
+    if score_b is not None:
+        both.append(_prepared(label, score_b, None)[1])
+    patients = _patients(label, clusters)
+    if min(patients) < 2:
+        return _no_delong(len(both))
+    value, parts, sizes = auroc_parts(label, both, clusters)
+    if score_b is None:
+        own = [part[0, 0] for part in parts]
+        low, high, how = auroc_interval(
+            value[0], sum(own), *patients, method, level, freedom_of(own, sizes)
+        )
+        return dict(
+            auroc=float(value[0]),
+            standard_error=float(np.sqrt(sum(own))),
+            low=low,
+            high=high,
+            interval=how,
+        )
+    contrast = np.array([1, -1])
+    own = [max(contrast @ part @ contrast, 0.0) for part in parts]
+    same = (stats.rankdata(both[0]) == stats.rankdata(both[1])).all()
+    freedom = np.inf if normal else freedom_of(own, sizes)
+    return dict(auroc_a=float(value[0]), auroc_b=float(value[1])) | difference_test(
+        value[0] - value[1], 0.0 if same else sum(own), freedom, same, level
     )
 
 # %% ../../nbs/statistics/measures.ipynb #c5ce622f
@@ -1149,6 +1149,49 @@ def slope_interval(
     half = float(tail * np.sqrt(sum(parts)))
     return slope - half, slope + half
 
+# %% ../../nbs/statistics/measures.ipynb #f450b6bd
+def ratio_interval(
+    shares: tuple[float, float],  # above and below the line, of other patients each
+    numbers: tuple[float, float],  # patients of each
+    level: float = 0.95,  # of confidence
+) -> tuple[float, float]:  # NaN where nobody stands below the line
+    "Of a ratio of two shares, by Clopper-Pearson of each (MOVER-R: Donner, Zou 2012)."
+    (p, low_p, high_p), (q, low_q, high_q) = (
+        (share, *proportion_interval(share * n, n, "Clopper-Pearson", level))
+        for share, n in zip(shares, numbers)
+    )
+    if not q > 0:
+        return np.nan, np.nan
+
+    def root(above, below):
+        inside = (p * q) ** 2 - above * (2 * p - above) * below * (2 * q - below)
+        return p * q + np.sqrt(max(inside, 0.0))
+
+    low = low_p * (2 * p - low_p) / root(low_p, high_q) if p > 0 else 0.0
+    high = root(high_p, low_q) / (low_q * (2 * q - low_q))
+    return float(low), float(high)
+
+
+def _ratio_interval(name, matrix, codes, one):
+    "Of a likelihood ratio of two classes: the shares that are called so."
+    column = 1 if name.endswith("positive") else 0
+    numbers = [effective(one.participants[codes == kind]) for kind in (1, 0)]
+    shares = [matrix[kind, column] / matrix[kind].sum() for kind in (1, 0)]
+    return ratio_interval(shares, numbers)
+
+
+def _needs_bootstrap(name, one, settings):
+    "Whether the table above gives a measure the bootstrap, or it is asked for."
+    if name in ("mcc", "kappa") and len(one.classes) > 2:
+        return True
+    if name.startswith("calibration"):
+        return one.clustered
+    if name.startswith("auroc"):
+        return settings["auroc_interval"] == "bootstrap"
+    if "ratio" in name and len(one.classes) > 2:
+        return True
+    return settings["proportion"] == "bootstrap"
+
 # %% ../../nbs/statistics/measures.ipynb #2cbc67df
 def interval_of(
     name: str,  # measure
@@ -1258,49 +1301,6 @@ def _threshold_interval(name, one, settings):
         return float(low), float(high), "mean of the classes' limits"
     return *share_interval(name, matrix, patients, method), "of the classes' shares"
 
-# %% ../../nbs/statistics/measures.ipynb #f450b6bd
-def ratio_interval(
-    shares: tuple[float, float],  # above and below the line, of other patients each
-    numbers: tuple[float, float],  # patients of each
-    level: float = 0.95,  # of confidence
-) -> tuple[float, float]:  # NaN where nobody stands below the line
-    "Of a ratio of two shares, by Clopper-Pearson of each (MOVER-R: Donner, Zou 2012)."
-    (p, low_p, high_p), (q, low_q, high_q) = (
-        (share, *proportion_interval(share * n, n, "Clopper-Pearson", level))
-        for share, n in zip(shares, numbers)
-    )
-    if not q > 0:
-        return np.nan, np.nan
-
-    def root(above, below):
-        inside = (p * q) ** 2 - above * (2 * p - above) * below * (2 * q - below)
-        return p * q + np.sqrt(max(inside, 0.0))
-
-    low = low_p * (2 * p - low_p) / root(low_p, high_q) if p > 0 else 0.0
-    high = root(high_p, low_q) / (low_q * (2 * q - low_q))
-    return float(low), float(high)
-
-
-def _ratio_interval(name, matrix, codes, one):
-    "Of a likelihood ratio of two classes: the shares that are called so."
-    column = 1 if name.endswith("positive") else 0
-    numbers = [effective(one.participants[codes == kind]) for kind in (1, 0)]
-    shares = [matrix[kind, column] / matrix[kind].sum() for kind in (1, 0)]
-    return ratio_interval(shares, numbers)
-
-
-def _needs_bootstrap(name, one, settings):
-    "Whether the table above gives a measure the bootstrap, or it is asked for."
-    if name in ("mcc", "kappa") and len(one.classes) > 2:
-        return True
-    if name.startswith("calibration"):
-        return one.clustered
-    if name.startswith("auroc"):
-        return settings["auroc_interval"] == "bootstrap"
-    if "ratio" in name and len(one.classes) > 2:
-        return True
-    return settings["proportion"] == "bootstrap"
-
 # %% ../../nbs/statistics/measures.ipynb #98e3302d
 def corrected_interval(
     values: np.ndarray,  # (k,) a measure in each fold of each repeat
@@ -1393,6 +1393,33 @@ def _fold_note(folds, all_of_them, minimum):
         f"rests on {folds} of {all_of_them} folds: the others hold fewer than "
         f"{minimum} patients of a class, or have no value"
     )
+
+# %% ../../nbs/statistics/measures.ipynb #5e0a1c02
+def decimals_of(
+    low: float,  # lower end of an interval
+    high: float,  # upper end
+) -> int:  # from 0 to 3; 2 where there is no interval
+    "Digits after the point that an interval allows: two of its half width."
+    half = (high - low) / 2 if pd.notna(low) and pd.notna(high) else np.nan
+    if not np.isfinite(half) or half <= 0:
+        return 2
+    # as it is written, so that 0.0999999 is 0.1
+    exponent = int(f"{half:.1e}".partition("e")[2])
+    return min(max(1 - exponent, 0), 3)
+
+
+def figure_words(
+    value: float,  # a measure, NaN or None where there is none
+    low: float,  # lower end of its interval, NaN or None where there is none
+    high: float,  # upper end
+) -> str:
+    "0.85 [0.75 to 0.95], digits as the interval allows; a dash for no number."
+    if pd.isna(value):
+        return "–"
+    digits = decimals_of(low, high)
+    if pd.isna(low) or pd.isna(high):
+        return f"{value:.{digits}f}"
+    return f"{value:.{digits}f} [{low:.{digits}f} to {high:.{digits}f}]"
 
 # %% ../../nbs/statistics/measures.ipynb #d90f34aa
 EVALUATION = (
