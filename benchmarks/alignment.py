@@ -148,52 +148,61 @@ def asked():
     return reader.parse_args()
 
 
+def both_ways(given, recipe, methods, place):
+    """Predictions of either kind of scans, and how many patients the recipe lost."""
+    tables, lost = {}, {}
+    for kind in ("aligned", "misaligned"):
+        cohort = make_phantom(
+            place / kind,
+            patients=given.patients,
+            voxel_size=given.voxel_size,
+            effect=1.0,
+            seed=SEED,
+            misaligned=kind == "misaligned",
+        )
+        ready = prepared(cohort, recipe)
+        lost[kind] = given.patients - len(ready.cohort)
+        usable = usable_targets(cohort, folds=FOLDS).query("usable")
+        targets = usable["target"].tolist()
+        tables[kind] = scored(cohort, ready.cohort, methods, targets)
+    return tables, lost
+
+
+def page(given, found, lost, seconds):
+    """The result in words and a table."""
+    said = ", ".join(f"{kind} {number}" for kind, number in lost.items())
+    brain = "--without-brain " if given.without_brain else ""
+    return "\n".join(
+        [
+            "# A study on misaligned and on aligned scans",
+            "",
+            f"`python benchmarks/alignment.py --patients {given.patients} "
+            f"--voxel-size {given.voxel_size:g} --recipe {given.recipe} {brain}"
+            f"--methods {given.methods} --iterations {given.iterations}`",
+            "",
+            f"The same {given.patients} phantom patients (effect 1, seed {SEED}) and "
+            f"folds ({FOLDS}), both through the recipe {given.recipe}. Difference: "
+            f"misaligned less aligned, paired; wanted is a lower bound above {LOWEST} "
+            f"of the mean over the targets. Patients that the recipe left out: {said}. "
+            f"{seconds:.0f} s on {os.cpu_count()} cores.",
+            "",
+            markdown(found.round(3)),
+            "",
+        ]
+    )
+
+
 def main():
     given, begun = asked(), time.time()
     methods = with_budget(methods_of(given.methods), given.iterations)
     recipe = load_recipe(given.recipe)
     if given.without_brain:
         recipe = without_brain(recipe)
-    tables, flagged = {}, {}
     with tempfile.TemporaryDirectory() as temporary:
         place = Path(given.folder or temporary)
-        for kind in ("aligned", "misaligned"):
-            cohort = make_phantom(
-                place / kind,
-                patients=given.patients,
-                voxel_size=given.voxel_size,
-                effect=1.0,
-                seed=SEED,
-                misaligned=kind == "misaligned",
-            )
-            ready = prepared(cohort, recipe)
-            flagged[kind] = given.patients - len(ready.cohort)
-            usable = usable_targets(cohort, folds=FOLDS).query("usable")
-            targets = usable["target"].tolist()
-            tables[kind] = scored(cohort, ready.cohort, methods, targets)
-            print(kind, f"{time.time() - begun:.0f} s", flush=True)
+        tables, lost = both_ways(given, recipe, methods, place)
     found = pd.DataFrame([*over_targets(tables, methods), *rows_of(tables, methods)])
-    lost = ", ".join(f"{kind} {number}" for kind, number in flagged.items())
-    text = "\n".join(
-        [
-            "# A study on misaligned and on aligned scans",
-            "",
-            f"`python benchmarks/alignment.py --patients {given.patients} "
-            f"--voxel-size {given.voxel_size:g} --recipe {given.recipe} "
-            f"{'--without-brain ' if given.without_brain else ''}--methods "
-            f"{given.methods} --iterations {given.iterations}`",
-            "",
-            f"The same {given.patients} phantom patients (effect 1, seed {SEED}) and "
-            f"folds ({FOLDS}), both through the recipe {given.recipe}. Difference: "
-            f"misaligned less aligned, paired; wanted is a lower bound above {LOWEST} of "
-            f"the mean over the targets. "
-            f"Patients that the recipe left out: {lost}. "
-            f"{time.time() - begun:.0f} s on {os.cpu_count()} cores.",
-            "",
-            markdown(found.round(3)),
-            "",
-        ]
-    )
+    text = page(given, found, lost, time.time() - begun)
     write_text(Path(__file__).parent / "results" / "alignment.md", text)
     print(text)
 
