@@ -6,6 +6,33 @@ import pytest
 from glioma_repro.patients.core import Cohort, real_data
 
 
+# whole files go to the workers: those that take minutes first, or one worker ends alone
+LONGEST = [
+    "test_whole_path",
+    "test_study",
+    "test_methods",
+    "test_preprocess",
+    "test_registration",
+    "test_chang2018",
+    "test_one_command",
+    "test_akkus2017",
+    "test_choi2021",
+    "test_vandervoort2022",
+    "test_liu2022",
+    "test_site",
+    "test_brain",
+    "test_curate",
+    "test_statistics",
+]
+
+
+@pytest.hookimpl(trylast=True)  # after the order inside each file was shuffled
+def pytest_collection_modifyitems(items):
+    """The longest files first, see LONGEST."""
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
+
+
 @pytest.fixture
 def tiny(tmp_path):
     """Four patients without images, on disk."""

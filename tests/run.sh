@@ -30,7 +30,7 @@ check "style" ruff check nbs tests benchmarks tools setup.py
 check "no name without a meaning in the library" ruff check --isolated --select F821,F822 glioma_repro
 check "format" ruff format --check nbs tests benchmarks tools setup.py
 check "lessons (nbdev_test)" python tests/lessons.py
-check "tests" python -m pytest tests -n "$cores" --dist loadfile --durations 30 --durations-min 5
+check "tests" python -m pytest tests -n "$cores" --dist loadfile --no-loadscope-reorder --durations 30 --durations-min 5
 
 if ((${#failed[@]})); then printf '\nFAILED: %s\n' "${failed[@]}"; exit 1; fi
 echo "all checks passed"

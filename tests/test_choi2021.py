@@ -199,6 +199,11 @@ def test_a_patient_with_an_empty_mask_is_not_scored(tmp_path):
     assert len(found.samples) == 25 and found.values["idh"].shape == (25, 2)
     with pytest.raises(ReproError, match="every predicted mask is empty"):
         pictures_of(HYBRID, samples, np.zeros_like(masks))
+    # before, fitting on them ended in a KeyError about age
+    blank = replace(samples, masks=np.zeros_like(masks))
+    for learner in (HYBRID, replace(HYBRID, uses="numbers")):
+        with pytest.raises(ReproError, match="every predicted mask is empty"):
+            learner.fit(blank)
 
 
 def test_no_t2w_is_a_reason_and_flair_stands_in_by_name(tmp_path):

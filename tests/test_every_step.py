@@ -1,5 +1,5 @@
-"""Every notebook that `run` lists does its work on a small phantom and leaves a record;
-here without a kernel each.
+"""A step of each floor does its work on a cohort that is asked for and leaves a record,
+without a kernel each; the lessons run every step on the cohort that it names itself.
 """
 
 import json
@@ -19,17 +19,18 @@ from glioma_repro.runs.parameters import (
     runnable,
 )
 
-# for steps whose own default is the whole phantom; enough for five folds
-SMALL = "phantom:patients=40,voxel_size=6"
-CHEAP = {
-    "training": dict(epochs=1),
-    "statistics": dict(iterations=50),
-    "clinical": dict(iterations=50),
-    "classical": dict(jobs=1),
-}
+COHORT = "phantom:patients=10,voxel_size=6"  # no step's own
 LISTED = {name: read_notebook(path) for name, path in runnable().items()}
 STEPS = sorted(name for name, notebook in LISTED.items() if exported_module(notebook))
 STUDIES = sorted(set(LISTED) - set(STEPS))
+ONE_A_FLOOR = {
+    "cohort": {},
+    "measures": {},
+    "patient": {},
+    "location": {},
+    "training": dict(epochs=1),
+    "method": {},
+}
 
 
 def test_each_study_has_a_test_that_runs_it():
@@ -42,15 +43,20 @@ def test_each_study_has_a_test_that_runs_it():
 
 
 @pytest.mark.parametrize("name", STEPS)
+def test_every_step_asks_for_a_cohort_and_keeps_a_record(name):
+    view = run_view(LISTED[name])
+    assert {"cohort", "out"} <= set(parameters_of(view))
+    code = [cell.source for cell in view.cells if cell.cell_type == "code"]
+    assert sum("open_study" in source for source in code) >= 1
+    assert ".finish(" in code[-1], "what is last closes the record"
+
+
+@pytest.mark.parametrize("name", ONE_A_FLOOR)
 def test_a_step_runs_on_a_cohort_and_leaves_its_record(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     view, space = run_view(LISTED[name]), {"display": display}
-    known = parameters_of(view)
-    given = CHEAP.get(name, {}) | {
-        "cohort": SMALL if known["cohort"] == "phantom" else known["cohort"],
-        "out": str(tmp_path),
-    }
-    assert set(given) <= set(known), name
+    given = ONE_A_FLOOR[name] | {"cohort": COHORT, "out": str(tmp_path)}
+    assert set(given) <= set(parameters_of(view)), name
     for number, cell in enumerate(
         cell for cell in view.cells if cell.cell_type == "code"
     ):

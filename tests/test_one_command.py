@@ -196,7 +196,7 @@ def test_baselines_goes_the_whole_way(quick, tmp_path):
     known = parameters_of(read_notebook(find_notebook("baselines")))
     assert "recipe" in known, nearest_of("recipe", known)
     few = make_phantom(
-        tmp_path / "few", patients=8, sites=1, voxel_size=6, misaligned=True, jobs=1
+        tmp_path / "few", patients=4, sites=1, voxel_size=6, misaligned=True, jobs=1
     )
     call = ["run", "baselines", "--cohort", str(few.folder), "--out", str(tmp_path)]
     call += ["-p", "recipe", quick, "-p", "folds", "2", "-p", "repeats", "1"]

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SLICE_STEPS', 'LAPTOP', 'five_slices', 'HybridNetwork', 'HybridCNN', 'segmenter_samples', 'fit_segmenter',
-           'tumour_chances', 'drawn_by', 'pictures_of', 'numbers_of', 'forest_of', 'group_of', 'segmenter_in',
-           'masks_by', 'hybrid_of']
+           'tumour_chances', 'drawn_by', 'all_empty', 'pictures_of', 'numbers_of', 'forest_of', 'group_of',
+           'segmenter_in', 'masks_by', 'hybrid_of']
 
 # %% ../../nbs/methods/hybrid_cnn.ipynb #d6e0ec82
 from dataclasses import dataclass, replace
@@ -351,6 +351,16 @@ def drawn_by(
     return found.astype(np.uint8)
 
 # %% ../../nbs/methods/hybrid_cnn.ipynb #df44fc80
+def all_empty(
+    method,  # a HybridCNN
+) -> ReproError:  # what to do where no mask has a voxel
+    "Model 2 has nothing to look at."
+    return ReproError(
+        f"{method.name}: every predicted mask is empty; train Model 1 longer, or "
+        "lower its threshold"
+    )
+
+
 def pictures_of(
     method: HybridCNN,  # second, steps, blank, channels
     samples: Samples,  # cubes
@@ -379,10 +389,7 @@ def pictures_of(
             counts = dict(place=place, held=held, without=without)
             rows.append(dict(participant_id=who, slice=order) | counts)
     if not rows:
-        raise ReproError(
-            f"{method.name}: every predicted mask is empty; train Model 1 longer, or "
-            "lower its threshold"
-        )
+        raise all_empty(method)
     table, targets = pd.DataFrame(rows), samples.targets.iloc[owners]
     return Samples(np.stack(pictures), table, targets, method.channels)
 
@@ -582,6 +589,8 @@ def fit(self: HybridCNN, samples, validation=None, seed=0, folder=None):
     if first is not None:
         arrays |= {f"segmenter/{name}": one for name, one in first.arrays.items()}
     seen = [mask.any() for mask in masks]
+    if not any(seen):
+        raise all_empty(self)
     facts["empty training masks"] = int(len(seen) - sum(seen))
     learned = dict(arrays=arrays, estimators={}, priors={}, histories=[])
     if first is not None:
