@@ -184,7 +184,8 @@ def page(given, found, lost, seconds):
             f"folds ({FOLDS}), both through the recipe {given.recipe}. Difference: "
             f"misaligned less aligned, paired; wanted is a lower bound above {LOWEST} "
             f"of the mean over the targets. Patients that the recipe left out: {said}. "
-            f"{seconds:.0f} s on {os.cpu_count()} cores.",
+            f"{seconds:.0f} s on {os.cpu_count()} cores"
+            f"{', with images kept from before' if given.folder else ''}.",
             "",
             markdown(found.round(3)),
             "",

@@ -14,11 +14,14 @@ BAR = re.compile(r"\d+%\|.*\| *\S+/\S+")
 
 
 def is_noise(output) -> bool:
-    """Whether an output is a progress bar: a widget, or lines of nothing else."""
+    """Whether an output is a progress bar (a widget, or lines of nothing else), or
+    nothing at all.
+    """
     if any("widget" in kind for kind in output.get("data", {})):
         return True
     lines = re.split(r"[\r\n]+", output.get("text", "").strip())
-    return output.output_type == "stream" and all(BAR.search(one) for one in lines)
+    said = [one for one in lines if one.strip()]
+    return output.output_type == "stream" and all(BAR.search(one) for one in said)
 
 
 def tidy(path: Path) -> int:
