@@ -56,7 +56,9 @@ def classes_by(
         }
         for site, ids in groups.groupby(groups).groups.items()
     }
-    return pd.DataFrame(rows).T.rename_axis(column).sort_index()
+    # by rows: a column of counts stays one of whole numbers
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    return table.rename_axis(column).sort_index()
 
 # %% ../../nbs/methods/classical_results.ipynb #c1a55013
 def retraining_tests(

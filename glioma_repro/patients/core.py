@@ -913,8 +913,8 @@ def _as_column(values, column, where, ids):
     if out.any():
         raise SchemaError(
             f"{where}: {number[out].iloc[0]:g} of {ids[out].iloc[0]} cannot be: "
-            f"{column.least:g} to {column.greatest:g} "
-            f"{column.units or ''} is possible; "
+            f"{column.least:g} to {column.greatest:g}"
+            f"{' ' + column.units if column.units else ''} is possible; "
             "correct it, or leave it empty if unknown"
         )
     return number.astype("Int64") if whole else number
