@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['FAST', 'N4_CHOI2021', 'SIMPLEITK', 'N4_SETTINGS', 'BRAIN_ML', 'NUDGE', 'BET_FRACTION', 'FSL_FRACTION',
-           'BRAIN_METHODS', 'NORMALISATION', 'bias_field', 'correct_bias', 'image_dice', 'volume_ml', 'atlas_mask',
-           'isotropic', 'bet_mask', 'program_mask', 'folder_mask', 'is_stripped', 'brain_mask', 'z_score', 'normalise',
-           'deface', 'brain_patient', 'brain_cohort']
+           'BRAIN_METHODS', 'NORMALISATION', 'bias_field', 'correct_bias', 'template_on', 'image_dice', 'volume_ml',
+           'atlas_mask', 'isotropic', 'bet_mask', 'program_mask', 'folder_mask', 'is_stripped', 'brain_mask', 'z_score',
+           'normalise', 'deface', 'brain_patient', 'brain_cohort']
 
 # %% ../../nbs/images/brain.ipynb #c46b1010
 import importlib.util
@@ -28,6 +28,7 @@ from glioma_repro.patients.core import (
 )
 from glioma_repro.images.registration import (
     LEVELS,
+    Registration,
     chain,
     coarsen,
     grow_mask,
@@ -263,6 +264,26 @@ def correct_bias(
         sitk.Cast(image, sitk.sitkFloat32) / sitk.Exp(field), sitk.sitkFloat32
     )
 
+# %% ../../nbs/images/brain.ipynb #aeca513e
+_LAID = {}  # the last head's registration: its brain and its face are asked for
+
+
+def template_on(
+    image: sitk.Image,  # 3D, the whole head
+    participant_id: str = "",  # whom an error shall name
+    seed: int = 0,  # of the samples
+) -> Registration:  # template to image, with 12 degrees of freedom
+    "Lays the template's brain on a head, once for all who ask in turn."
+    place = image.GetSpacing(), image.GetOrigin(), image.GetDirection()
+    key = sitk.Hash(image), image.GetSize(), place, seed
+    if key not in _LAID:
+        atlas, brain = template(2.0)
+        how = dict(mask=brain, bins=32, levels=LEVELS[:2], seed=seed)
+        found = register(atlas, image, "atlas", participant_id=participant_id, **how)
+        _LAID.clear()
+        _LAID[key] = found
+    return _LAID[key]
+
 # %% ../../nbs/images/brain.ipynb #77eade58
 BRAIN_ML = (900.0, 2200.0)  # plausible volumes of a brain, ml
 # mm: the template's mask keeps 2 mm of CSF; HD-BET keeps about one, nilearn's own mask
@@ -303,16 +324,7 @@ def atlas_mask(
     atlas, brain = template(2.0)
     notes = dict(method="atlas", refined=False, flags=[])
     if affine is None:
-        found = register(
-            atlas,
-            image,
-            "atlas",
-            mask=brain,
-            bins=32,
-            levels=LEVELS[:2],
-            seed=seed,
-            participant_id=participant_id,
-        )
+        found = template_on(image, participant_id, seed)
         affine, notes["flags"] = found.transform, list(found.flags)
     distance = sitk.SignedMaurerDistanceMap(
         brain, insideIsPositive=False, squaredDistance=False, useImageSpacing=True
@@ -768,17 +780,8 @@ def deface(
     """Sets the face to zero; raises PatientError where the atlas does not fit, so that
     no face slips through.
     """
-    atlas, brain = template(2.0)
-    found = register(
-        atlas,
-        image,
-        "atlas",
-        mask=brain,
-        bins=32,
-        levels=LEVELS[:2],
-        seed=seed,
-        participant_id=participant_id,
-    )
+    _, brain = template(2.0)
+    found = template_on(image, participant_id, seed)
     if not found.good:
         raise PatientError(
             participant_id,
