@@ -22,7 +22,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t as student
 
 from glioma_repro.methods.catalogue import methods_of, with_budget
 from glioma_repro.methods.method import run_folds
@@ -35,7 +34,7 @@ from glioma_repro.statistics.comparison import (
     compare_within_folds,
     patient_shares,
 )
-from glioma_repro.statistics.measures import as_arrays
+from glioma_repro.statistics.measures import as_arrays, difference_test
 
 from tables import markdown
 
@@ -118,9 +117,8 @@ def over_targets(tables, methods):
         gap = pd.concat(gaps, axis=1).fillna(0.0).mean(axis=1)
         number = len(gap)
         misaligned, aligned = np.mean(values, axis=0)
-        error = np.sqrt(number / (number - 1) * (gap**2).sum())
-        half = student.ppf(0.975, number - 1) * error
-        difference = misaligned - aligned
+        variance = number / (number - 1) * (gap**2).sum()
+        tested = difference_test(misaligned - aligned, variance, number - 1)
         yield dict(
             method=method.name,
             target=f"mean of {len(values)}",
@@ -128,10 +126,8 @@ def over_targets(tables, methods):
             n=number,
             misaligned=misaligned,
             aligned=aligned,
-            difference=difference,
-            low=difference - half,
-            high=difference + half,
-            holds="yes" if difference - half > LOWEST else "no",
+            **{one: tested[one] for one in ("difference", "low", "high")},
+            holds="yes" if tested["low"] > LOWEST else "no",
         )
 
 

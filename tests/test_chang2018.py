@@ -100,6 +100,19 @@ def test_predictions_are_slices_of_test_patients(folder):
     assert (merged["fold_x"] == merged["fold_y"]).all()
 
 
+def test_same_seed_same_bytes(folder, tmp_path):
+    again = run("chang2018", COHORT, tmp_path, **SMALL, targets="idh,mgmt")
+    for name in ("predictions.csv", "measurements.csv"):
+        assert (folder / name).read_bytes() == (again / name).read_bytes()
+    one, two = (
+        json.loads((one / "results.json").read_text(encoding="utf-8"))["tables"]
+        for one in (folder, again)
+    )
+    assert {key: value for key, value in one.items() if key != "seconds"} == {
+        key: value for key, value in two.items() if key != "seconds"
+    }
+
+
 def test_external_single_heads_and_sites(tmp_path):
     folder = run(
         "chang2018",
